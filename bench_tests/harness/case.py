@@ -1,0 +1,56 @@
+"""A case: one cell of the matrix workload x recipe x backend x precision x size x batch x threads, and how one ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.workload import DataChoice
+
+
+@dataclass(frozen=True)
+class Case:
+    """Strings and numbers only: it is a test's parameter, is sent to the child process and names the history."""
+
+    workload: str
+    data: str
+    backend: str
+    precision: str
+    size: int
+    batch: int
+    threads: int
+    recipe: str = "original"
+
+    @property
+    def id(self) -> str:
+        """Readable and stable: histories are matched by it."""
+        backend = self.backend.replace(":", ".")
+        return (
+            f"{self.workload}-{self.data}-{self.recipe}-{backend}-{self.precision}"
+            f"-{self.size}px-b{self.batch}-t{self.threads}"
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for all cases of a run."""
+
+    device: str = "cpu"
+    threads: int = 1
+    data: DataChoice = field(default_factory=DataChoice)
+    weights: Path | None = None  # instead of the workload's own choice
+    specs: Mapping[str, str] = field(default_factory=dict)  # a workload's name to how it is loaded, where they differ
+    examples: int | None = 128  # quality is judged on so many; None for all
+    budget_s: float = 4.0  # of timed calls of a case, both sides together
+    timeout_s: float = 900.0  # after which a case's child process counts as hung
+    seed: int = 0
+
+
+class NotMeasuredError(Exception):
+    """A case that ends without a number: ``status`` is failed, skipped or out of memory, the message is the reason."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason

@@ -1,0 +1,43 @@
+"""What each case must reach, read from ``bench_tests/expectations.yaml``: one row a case or a pattern of cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from models.errors import SpeedproofError
+
+FILE = Path(__file__).parents[1] / "expectations.yaml"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A row; None where it sets no bound."""
+
+    case: str
+    agreement_min: float | None = None
+    drop_max: float | None = None
+    known_failure: str | None = None
+
+
+@cache
+def read_expectations(file: Path = FILE) -> tuple[Expectation, ...]:
+    """All rows. Raises SpeedproofError for a file or a row that is not of the form described in it."""
+    known = {field.name for field in fields(Expectation)}
+    try:
+        rows = yaml.safe_load(file.read_text())["rows"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise SpeedproofError(f"{file} cannot be read ({error}): expected a list `rows`") from error
+    for row in rows:
+        if "case" not in row or not set(row) <= known:
+            raise SpeedproofError(f"{file}: row {row} is not understood; expected the keys {', '.join(sorted(known))}")
+    return tuple(Expectation(**row) for row in rows)
+
+
+def expectation(case_id: str, file: Path = FILE) -> Expectation:
+    """The first row that fits; one without bounds where none does."""
+    return next((row for row in read_expectations(file) if fnmatchcase(case_id, row.case)), Expectation(case_id))

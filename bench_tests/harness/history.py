@@ -1,0 +1,124 @@
+"""What the harness adds to pytest-benchmark's histories: own folders, honest entries, and why a case is not in one."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench_tests.harness.case import Case, NotMeasuredError
+from bench_tests.harness.expectations import expectation
+from bench_tests.harness.fingerprint import Fingerprint, versions
+from bench_tests.harness.measure import Measurement
+from bench_tests.harness.record import Journal, Record
+from bench_tests.harness.session import Session
+from models.errors import SpeedproofError
+from optim.backends import load_backend
+
+_DEFAULT_STORAGE = "file://./.benchmarks"
+
+
+def use_own_storage(config: pytest.Config, fingerprint: Fingerprint) -> Path:
+    """Give each fingerprint its own folder of histories, unless the user chose one; return where runs are kept.
+
+    Must run before pytest-benchmark is configured. Our table replaces its own, except where runs are compared.
+    """
+    option = config.option
+    if option.benchmark_storage == _DEFAULT_STORAGE:
+        option.benchmark_storage = f"file://./.benchmarks/{fingerprint.folder()}"
+    if not option.benchmark_compare and not option.benchmark_verbose:
+        option.benchmark_quiet = True
+    location = str(option.benchmark_storage).removeprefix("file://")
+    return Path(location) if "://" not in location else Path(".benchmarks") / fingerprint.folder()
+
+
+def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[[Case], Record | None]:
+    """The `measure` fixture: it takes a case through the harness and keeps what comes of it."""
+
+    def measure(case: Case) -> Record | None:
+        benchmark.has_error = True  # until all checks have passed: an interrupted case must not be stored either
+        expected = expectation(case.id)
+        try:
+            record, arrays = Measurement(case, session, expected).run(benchmark)
+        except (NotMeasuredError, SpeedproofError) as error:
+            status = error.status if isinstance(error, NotMeasuredError) else "failed"
+            journal.add_not_measured(case.id, status, str(error))
+            if status == "failed" and expected.known_failure is None:
+                pytest.fail(f"{case.id}: {error}", pytrace=False)
+            if status == "failed":
+                pytest.xfail(f"{expected.known_failure} ({error})")
+            pytest.skip(str(error))
+        if expected.known_failure is not None:
+            pytest.fail(f"{case.id} passed, but expectations.yaml calls it a known failure: update its row", pytrace=False)
+        if not benchmark.enabled:
+            return None
+        journal.add(case.id, record, arrays)
+        benchmark.extra_info.update(record)
+        benchmark.has_error = False
+        return record
+
+    return measure
+
+
+def drop_failed(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Keep a test whose assertion failed after its measurement out of the history: pytest-benchmark would store it."""
+    benchmark = getattr(item, "funcargs", {}).get("benchmark")
+    if benchmark is not None and report.failed:
+        benchmark.has_error = True
+
+
+def complete_json(output: dict[str, Any], session: Session, journal: Journal) -> None:
+    """Add to pytest-benchmark's JSON what belongs to the run: versions, fingerprint, cases without a number."""
+    for entry in output["benchmarks"]:
+        honest = journal.records.get(entry["extra_info"].get("case", ""), {}).get("speedup_over_best_fp32")
+        if honest is not None:
+            entry["extra_info"]["speedup_over_best_fp32"] = honest
+    packages = sorted({load_backend(str(r["backend"])).package for r in journal.records.values()} | {"torch"})
+    output["fingerprint"] = asdict(session.fingerprint)
+    output["versions"] = versions(session.settings.device, packages)
+    output["not_measured"] = journal.not_measured
+
+
+def refuse_other_machine(current: Fingerprint, compared: dict[str, Any]) -> None:
+    """Raise UsageError where a stored run was made on other hardware or with other threads."""
+    stored = compared.get("machine_info", {}).get("fingerprint")
+    if stored != current.folder():
+        raise pytest.UsageError(
+            f"--benchmark-compare: the stored run is of {stored or 'an unknown machine'}, this one is of "
+            f"{current.folder()}; times of different machines or thread counts are not compared"
+        )
+
+
+@contextlib.contextmanager
+def uninterruptible() -> Iterator[None]:
+    """Hold back Ctrl-C while a file is written, so that none is left half-written."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Progress:
+    """Words behind each finished test: how far the run is, and how long it will take."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self._started = total, 0, time.perf_counter()
+
+    def words(self, record: Record | None) -> str:
+        """One more is done: its speed-up, the count and the time left."""
+        self.done += 1
+        left_s = (time.perf_counter() - self._started) / self.done * (self.total - self.done)
+        result = f"{record['speedup']:.2f}x, {record['ms_per_image']:.2f} ms an image, " if record else ""
+        left = f"{left_s / 60:.0f} min left" if left_s > 90 else f"{left_s:.0f} s left"
+        return f"{result}{self.done}/{self.total}, {left}"

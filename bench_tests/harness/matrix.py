@@ -1,0 +1,152 @@
+"""The command line of the matrix, and the cases it asks for. Unknown names and impossible values are one sentence."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench_tests.harness.case import Case, Settings
+from bench_tests.harness.fingerprint import check_threads
+from models.data.images import DATA_NAMES
+from models.errors import SpeedproofError
+from models.weights import read_checkpoint
+from models.workload import DataChoice, Workload, load_workload, workload_names
+from optim.backends import backend_names, load_backend
+from optim.backends.base import PRECISIONS, Target
+from optim.backends.cache import check_writable
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What the command line asked for; None leaves sizes and batches to each workload."""
+
+    workloads: tuple[str, ...]
+    backends: tuple[str, ...]
+    precisions: tuple[str, ...]
+    sizes: tuple[int, ...] | None
+    batches: tuple[int, ...] | None
+    settings: Settings
+
+
+def add_options(parser: Any) -> None:
+    """Declare the options on pytest's parser."""
+    group = parser.getgroup("speedproof", "Speedproof: the matrix workload x backend x precision x size x batch")
+    add = group.addoption
+    add("--workload", default="resnet18", metavar="NAMES",
+        help=f"comma-separated: {', '.join(workload_names())}, or pkg.module:OBJECT for your own (resnet18)")
+    add("--backend", default="all", metavar="NAMES",
+        help=f"comma-separated: all, {', '.join(backend_names())}, or pkg.module:OBJECT for your own (all)")
+    add("--precision", default="fp32,bf16", metavar="NAMES", help=f"comma-separated: {', '.join(PRECISIONS)} (fp32,bf16)")
+    add("--size", default=None, metavar="PIXELS", help="comma-separated image sizes (the workload's own)")
+    add("--batch", default=None, metavar="COUNTS", help="comma-separated batch sizes (the workload's own)")
+    add("--threads", default=None, metavar="COUNT", help="CPU threads of every pool (all usable cores, at most 8)")
+    add("--device", default="cpu", metavar="NAME", help="cpu or cuda (cpu)")
+    add("--data", default=None, metavar="NAME", help=f"data set: {', '.join(DATA_NAMES)} (digits, or folder with --data-dir)")
+    add("--data-dir", default=None, metavar="FOLDER", help="a folder of images by class")
+    add("--weights", default=None, metavar="FILE", help="weights for the workload (the best trained ones of its size)")
+    add("--examples", default="128", metavar="COUNT", help="examples on which quality is judged, or all (128)")
+    add("--budget", default="4", metavar="SECONDS", help="timed calls a case, both sides together (4)")
+    add("--case-timeout", default="900", metavar="SECONDS", help="after which a case counts as hung (900)")
+    add("--seed", default="0", metavar="NUMBER", help="seed of the inputs and of the order of blocks (0)")
+
+
+def read_options(option: argparse.Namespace) -> Matrix:
+    """Check the options and load what they name. Raises SpeedproofError with one sentence."""
+    data_dir = Path(option.data_dir) if option.data_dir else None
+    data = _one_of("--data", option.data or ("folder" if data_dir else "digits"), DATA_NAMES)
+    device = _one_of("--device", option.device, ("cpu", "cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SpeedproofError("--device cuda: this torch sees no GPU; use --device cpu, or install the gpu group")
+    threads = _default_threads() if option.threads is None else _number("--threads", option.threads)
+    check_threads(threads)
+    weights = Path(option.weights) if option.weights else None
+    if weights is not None:
+        read_checkpoint(weights)  # a bad file is one sentence now, not one a case
+    choice = DataChoice(data, data_dir)
+    names = _names(option.workload)
+    loaded = {name: load_workload(name, choice) for name in names}
+    backends = backend_names() if option.backend == "all" else _names(option.backend)
+    for name in backends:
+        load_backend(name)
+    precisions = tuple(_one_of("--precision", name, tuple(PRECISIONS)) for name in _names(option.precision))
+    sizes = None if option.size is None else tuple(_number("--size", part) for part in _names(option.size))
+    batches = None if option.batch is None else tuple(_number("--batch", part) for part in _names(option.batch))
+    for workload in loaded.values():
+        for size in sizes or ():
+            if size < workload.smallest_size:
+                raise SpeedproofError(f"--size {size}: {workload.name} needs at least {workload.smallest_size} px")
+    check_writable()
+    settings = Settings(
+        device=device, threads=threads, data=choice, weights=weights,
+        specs={workload.name: spec for spec, workload in loaded.items() if workload.name != spec},
+        examples=None if option.examples == "all" else _number("--examples", option.examples),
+        budget_s=_seconds("--budget", option.budget), timeout_s=_seconds("--case-timeout", option.case_timeout),
+        seed=_number("--seed", option.seed, smallest=0),
+    )  # fmt: skip
+    return Matrix(tuple(w.name for w in loaded.values()), tuple(backends), precisions, sizes, batches, settings)
+
+
+def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:
+    """Every case, ordered so that neighbours share inputs and oracle; and why it cannot run here, one case a reason.
+
+    A backend that cannot run a precision here stands in the list once, not once for every size and batch.
+    """
+    settings = matrix.settings
+    target = Target(settings.device, settings.threads)
+    for name in matrix.workloads:
+        workload = load_workload(settings.specs.get(name, name), settings.data)
+        told: set[tuple[str, str]] = set()
+        for size, batch in _shapes(matrix, workload):
+            for backend in matrix.backends:
+                for precision in matrix.precisions:
+                    reason = load_backend(backend).missing(precision, target)
+                    if reason is None or (backend, reason) not in told:
+                        case = Case(name, workload.data_name, backend, precision, size, batch, settings.threads)
+                        yield case, reason
+                    if reason is not None:
+                        told.add((backend, reason))
+
+
+def _shapes(matrix: Matrix, workload: Workload) -> Iterator[tuple[int, int]]:
+    for size in matrix.sizes or workload.sizes:
+        for batch in matrix.batches or workload.batches:
+            yield size, batch
+
+
+def _default_threads() -> int:
+    return min(8, torch.get_num_threads())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _one_of(option: str, name: str, known: Sequence[str]) -> str:
+    if name not in known:
+        raise SpeedproofError(f"{option} {name}: expected one of {', '.join(known)}")
+    return name
+
+
+def _number(option: str, text: str, smallest: int = 1) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = smallest - 1
+    if number < smallest:
+        raise SpeedproofError(f"{option} {text}: expected a whole number of at least {smallest}")
+    return number
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise SpeedproofError(f"{option} {text}: expected seconds, more than 0")
+    return seconds

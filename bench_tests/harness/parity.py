@@ -1,0 +1,109 @@
+"""Does a runner compute what its module computes? Asked before the clock starts.
+
+The oracle is the module in float64. A runner may be off by twice what eager PyTorch in the same precision is off itself,
+plus a small term, in three respects, each relative to the root mean square of the oracle's output:
+
+- the largest error, which shows a wrong value anywhere;
+- the root mean square error, which shows a slight error everywhere;
+- the gain, the slope of outputs over oracle less one: rounding errors cancel in it, so that a factor of 1 % shows even
+  where bfloat16's own noise is as large.
+
+Integer outputs, and all outputs of a runner whose clock counts cycles, must be equal bit for bit. NaN and inf fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench_tests.harness.case import NotMeasuredError
+from models.workload import Tensors
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far some outputs are from the oracle's, over all inputs; no unit."""
+
+    largest: float
+    rms: float
+    gain: float
+
+
+# The small term of each precision: what a correct backend may differ where eager happens to be nearly exact.
+FLOORS: Mapping[str, Deviation] = {
+    "fp32": Deviation(2e-5, 1e-5, 1e-5),
+    "bf16": Deviation(1e-2, 4e-3, 3e-3),
+    "fp16": Deviation(2e-3, 1e-3, 5e-4),
+}
+
+
+def deviations(outputs: Sequence[Tensors], oracle: Sequence[Tensors]) -> list[Deviation]:
+    """Deviation of each output over all inputs. Raises NotMeasuredError for another structure, NaN, inf, wrong integers."""
+    if any(len(found) != len(expected) for found, expected in zip(outputs, oracle, strict=True)):
+        raise NotMeasuredError("failed", f"parity: {len(outputs[0])} outputs, expected {len(oracle[0])}")
+    result = []
+    for index in range(len(oracle[0])):
+        found = [tensors[index].detach().cpu() for tensors in outputs]
+        expected = [tensors[index] for tensors in oracle]
+        _check_form(index, found, expected)
+        if not expected[0].is_floating_point():
+            if not all(torch.equal(left.to(right.dtype), right) for left, right in zip(found, expected, strict=True)):
+                raise NotMeasuredError("failed", f"parity: output {index} holds other integers than the oracle's")
+            continue
+        left = torch.cat([tensor.double().flatten() for tensor in found])
+        right = torch.cat([tensor.double().flatten() for tensor in expected])
+        power = float(right.square().mean())
+        scale = power**0.5 or 1.0
+        gain = float((left * right).mean()) / power - 1 if power else 0.0
+        error = left - right
+        result.append(Deviation(float(error.abs().max()) / scale, float(error.square().mean()) ** 0.5 / scale, gain))
+    return result
+
+
+def _check_form(index: int, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for left, right in zip(found, expected, strict=True):
+        if left.shape != right.shape:
+            raise NotMeasuredError(
+                "failed", f"parity: output {index} has shape {tuple(left.shape)}, expected {tuple(right.shape)}"
+            )
+        if not torch.isfinite(left.double()).all():
+            raise NotMeasuredError("failed", f"parity: output {index} holds NaN or inf")
+
+
+def check_deviations(found: Sequence[Deviation], eager: Sequence[Deviation], precision: str) -> None:
+    """Raise NotMeasuredError where a deviation is more than twice eager's own plus the small term of the precision."""
+    floor = FLOORS[precision]
+    for index, (here, own) in enumerate(zip(found, eager, strict=True)):
+        for respect in ("largest", "rms", "gain"):
+            value = abs(getattr(here, respect))
+            allowed = 2 * abs(getattr(own, respect)) + getattr(floor, respect)
+            if not value <= allowed:
+                raise NotMeasuredError(
+                    "failed",
+                    f"parity: output {index} is off by {value:.2e} ({respect}, relative to the float64 oracle), "
+                    f"allowed are {allowed:.2e} in {precision}: the compiled model computes something else",
+                )
+
+
+def check_bits(outputs: Sequence[Tensors], expected: Sequence[Tensors]) -> None:
+    """Raise NotMeasuredError unless all outputs are equal bit for bit."""
+    for found, right in zip(outputs, expected, strict=True):
+        if len(found) != len(right) or not all(torch.equal(a.cpu(), b) for a, b in zip(found, right, strict=True)):
+            raise NotMeasuredError("failed", "parity: outputs are not bit for bit those of the module")
+
+
+def run_alternating(runner: Callable[..., Tensors], inputs: Sequence[Tensors]) -> list[Tensors]:
+    """Outputs of a runner for each input, in turn. Raises NotMeasuredError if a later call changes an earlier output.
+
+    The caller compares each with the oracle of its own input, so that a stale buffer cannot pass.
+    """
+    kept = [runner(*tensors) for tensors in inputs]
+    outputs = [tuple(tensor.clone() for tensor in tensors) for tensors in kept]
+    again = runner(*inputs[0])
+    for before, after in zip(kept[-1], outputs[-1], strict=True):
+        if not torch.equal(before.nan_to_num(), after.nan_to_num()):
+            raise NotMeasuredError("failed", "parity: a later call overwrote the outputs of an earlier one")
+    return [again, *outputs[1:]]  # the first input is judged by its second run

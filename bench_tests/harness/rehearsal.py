@@ -1,0 +1,139 @@
+"""A child process builds and runs the candidate once, before anything is measured.
+
+Its peak is the memory figure, its artefacts fill the cache, and its death - out of memory, segmentation fault, hang - is
+the reason of one row instead of the end of the session. Children are forked from a server that has imported torch and
+run nothing, so that one costs a few hundredths of a second and its peak belongs to its model alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+import torch
+
+from bench_tests.harness.case import Case, NotMeasuredError, Settings
+from bench_tests.harness.resources import available_memory_bytes
+from bench_tests.harness.session import Session, to_device
+from models.errors import SpeedproofError
+
+_MEMORY_SHARE = 0.9  # of what is available when the child starts: past it the machine would swap or kill others
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the child found."""
+
+    cpu_peak_memory_bytes: int
+    cpu_base_memory_bytes: int  # of the same process before the model was built: Python, torch and its libraries
+    gpu_peak_memory_bytes: int
+    build_s: float
+    from_cache: bool
+
+
+def rehearse(case: Case, settings: Settings) -> Rehearsal:
+    """Build and run a case once in a child. Raises NotMeasuredError with the reason where that fails."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench_tests.harness.rehearsal", "optim.backends.eager"])
+    receiver, sender = context.Pipe(duplex=False)
+    limit_bytes = int(available_memory_bytes() * _MEMORY_SHARE)
+    child = context.Process(target=_build_and_run, args=(case, settings, sender), daemon=True)
+    try:
+        child.start()
+        sender.close()
+        _wait(child, receiver, limit_bytes, settings.timeout_s)
+        if not receiver.poll():
+            raise EOFError
+        answer = receiver.recv()
+    except EOFError:
+        child.join(10)
+        raise _death(child.exitcode) from None
+    finally:
+        if child.is_alive():
+            child.join(5)
+            child.kill()
+        child.join()
+        receiver.close()
+    if isinstance(answer, Rehearsal):
+        return answer
+    status, reason = answer
+    raise NotMeasuredError(status, reason)
+
+
+def _wait(child: BaseProcess, receiver: Connection, limit_bytes: int, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    process = psutil.Process(child.pid)
+    while not receiver.poll(0.05):
+        if not child.is_alive():
+            return
+        if time.monotonic() > deadline:
+            child.kill()
+            raise NotMeasuredError("failed", f"hung: not built and run once within {timeout_s:.0f} s (--case-timeout)")
+        try:
+            used_bytes = process.memory_info().rss
+        except psutil.NoSuchProcess:
+            return
+        if used_bytes > limit_bytes:
+            child.kill()
+            raise NotMeasuredError(
+                "out of memory", f"out of memory: more than {limit_bytes / 2**30:.1f} GiB, 90 % of what was available"
+            )
+
+
+def _death(exitcode: int | None) -> NotMeasuredError:
+    """The reason in words for a child that ended without an answer."""
+    if exitcode == -signal.SIGKILL:
+        return NotMeasuredError("out of memory", "out of memory: the system killed the process that tried it")
+    if exitcode is not None and exitcode < 0:
+        return NotMeasuredError(
+            "failed", f"crashed: the process that tried it died of {signal.Signals(-exitcode).name}"
+        )
+    return NotMeasuredError("failed", f"crashed: the process that tried it ended with exit code {exitcode}")
+
+
+def _build_and_run(case: Case, settings: Settings, sender: Connection) -> None:
+    """Run in the child: answer with a Rehearsal, or with status and reason."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to report; the child just ends
+    _be_killed_first()
+    torch.set_num_threads(settings.threads)
+    base_bytes = _peak_bytes()
+    try:
+        session = Session(settings)
+        runner = session.compile(case)
+        runner(*to_device(session.case_inputs(case)[:1], runner.device)[0])
+        gpu_bytes = torch.cuda.max_memory_allocated() if runner.device == "cuda" else 0
+        sender.send(Rehearsal(_peak_bytes(), base_bytes, gpu_bytes, runner.build_s, runner.from_cache))
+    except NotMeasuredError as error:
+        sender.send((error.status, error.reason))
+    except SpeedproofError as error:
+        sender.send(("failed", str(error)))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        sender.send(("out of memory", f"out of memory: {_first_line(error)}"))
+    except Exception as error:  # whatever a backend raises is this case's reason, not the session's end
+        if "alloc" in str(error) and "memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
+            sender.send(("out of memory", f"out of memory: {_first_line(error)}"))
+        else:
+            sender.send(("failed", f"{case.backend} failed: {type(error).__name__}: {_first_line(error)}"))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:300]
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _be_killed_first() -> None:
+    """Should the system run out of memory, this process dies and not the session."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:  # no Linux
+        return

@@ -1,0 +1,214 @@
+"""What the cases of one run share: workloads, modules, inputs, and the oracle's outputs, which are kept on disk."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bench_tests.harness.case import Case, NotMeasuredError, Settings
+from bench_tests.harness.fingerprint import Fingerprint, fingerprint
+from bench_tests.harness.parity import Deviation, deviations
+from bench_tests.harness.roofline import Ceiling, ceiling, gflop
+from models.workload import Predict, Quality, Tensors, Weights, Workload, load_workload
+from optim.backends import load_backend
+from optim.backends.base import Backend, Runner, Target, as_tuple
+from optim.backends.cache import artefact, module_digest, tensors_digest
+
+SPLIT = "test"
+
+
+class Session:
+    """Loads each thing once. Oracle outputs and the original's quality survive the process, keyed by content."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.target = Target(settings.device, settings.threads)
+        # Bounded, since a module is up to 100 MB; cases come ordered by workload, size and batch.
+        self.workload = lru_cache(8)(self._workload)
+        self._built = lru_cache(2)(self._build)
+        self.inputs = lru_cache(2)(self._inputs)
+        self._oracle_of = lru_cache(2)(self._oracle)
+        self._gflop_of = lru_cache(16)(self._gflop)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """The hardware that names the history's folder."""
+        return fingerprint(self.settings.threads, self.settings.device)
+
+    def _workload(self, name: str) -> Workload:
+        return load_workload(self.settings.specs.get(name, name), self.settings.data)
+
+    def backend(self, case: Case) -> Backend:
+        """The backend of a case."""
+        return load_backend(case.backend)
+
+    def weights(self, case: Case) -> Weights:
+        """The weights of a case: those the user named, or the workload's own choice for the size."""
+        given = self.settings.weights
+        return (
+            self.workload(case.workload).weights(case.size) if given is None else Weights(given, given.name, own=True)
+        )
+
+    def module(self, case: Case) -> nn.Module:
+        """The module of a case in eval mode, on the CPU."""
+        return self._built(case.workload, case.size, self.weights(case).path)[0]
+
+    def digest(self, case: Case) -> str:
+        """SHA-256 of the module's content."""
+        return self._built(case.workload, case.size, self.weights(case).path)[1]
+
+    def _build(self, name: str, size: int, weights: Path | None) -> tuple[nn.Module, str]:
+        module = self.workload(name).build(size, weights).eval().requires_grad_(False)
+        return module, module_digest(module)
+
+    def _inputs(self, name: str, size: int, batch: int) -> tuple[Tensors, ...]:
+        seeds = 4 if batch >= 4 else 8  # enough outputs to tell a gain of 1 % from rounding
+        first = self.settings.seed * 1000
+        return tuple(self.workload(name).example(size, batch, first + seed) for seed in range(seeds))
+
+    def case_inputs(self, case: Case) -> tuple[Tensors, ...]:
+        """The inputs on which parity is checked and time is taken; image workloads alternate real and random ones."""
+        return self.inputs(case.workload, case.size, case.batch)
+
+    def compile(self, case: Case) -> Runner:
+        """The candidate's runner."""
+        return self.backend(case).compile(self.module(case), self.case_inputs(case)[0], case.precision, self.target)
+
+    def reference(self, case: Case, precision: str = "fp32") -> Runner:
+        """A runner of the backend that the candidate is compared with."""
+        backend = load_backend(self.backend(case).reference)
+        return backend.compile(self.module(case), self.case_inputs(case)[0], precision, self.target)
+
+    def gflop(self, case: Case) -> float:
+        """Billions of floating point operations of one call."""
+        return self._gflop_of(case.workload, case.size, case.batch, case)
+
+    def _gflop(self, name: str, size: int, batch: int, case: Case) -> float:
+        return gflop(self.module(case), self.case_inputs(case)[0])
+
+    def ceiling(self, precision: str) -> Ceiling:
+        """What this machine can reach in a precision."""
+        return ceiling(self.fingerprint, precision, self.settings.device)
+
+    def oracle(self, case: Case) -> tuple[Tensors, ...]:
+        """Outputs of the module in float64 for each input, in its own dtype where it cannot be converted."""
+        return self._oracle_of(case.workload, case.size, case.batch, case)
+
+    def _oracle(self, name: str, size: int, batch: int, case: Case) -> tuple[Tensors, ...]:
+        inputs = self.case_inputs(case)
+
+        def compute() -> dict[str, Tensor]:
+            outputs = _float64_outputs(self.module(case), inputs, self.settings.device)
+            return {f"{i}.{j}": tensor for i, row in enumerate(outputs) for j, tensor in enumerate(row)}
+
+        found = _stored_tensors("oracle", self._parts(case), compute)
+        counts = [max(int(key.split(".")[1]) for key in found) + 1] * len(inputs)
+        return tuple(tuple(found[f"{i}.{j}"] for j in range(count)) for i, count in enumerate(counts))
+
+    def eager_deviations(self, case: Case) -> list[Deviation]:
+        """How far eager PyTorch in the case's precision is from the oracle; checks that eager equals itself."""
+
+        def build(folder: Path) -> None:
+            eager = load_backend("eager").compile(
+                self.module(case), self.case_inputs(case)[0], case.precision, self.target
+            )
+            on_device = to_device(self.case_inputs(case), eager.device)
+            first, second = ([eager(*tensors) for tensors in on_device] for _ in range(2))
+            if not all(
+                torch.equal(a.nan_to_num(), b.nan_to_num())
+                for left, right in zip(first, second, strict=True)
+                for a, b in zip(left, right, strict=True)
+            ):
+                raise NotMeasuredError("failed", "determinism: PyTorch eager run twice does not equal itself")
+            found = [asdict(deviation) for deviation in deviations(first, self.oracle(case))]
+            (folder / "deviations.json").write_text(json.dumps(found))
+
+        parts = self._parts(case) | {"precision": case.precision, "machine": self.fingerprint.folder()}
+        folder, _ = artefact("eager", parts, build)
+        return [Deviation(**row) for row in json.loads((folder / "deviations.json").read_text())]
+
+    def original_quality(self, case: Case) -> tuple[Quality, ...]:
+        """Qualities of the original module in eager fp32 on the examples of the run."""
+        workload, batch = self.workload(case.workload), min(8, case.batch)
+        names: list[tuple[str, bool]] = []
+
+        def compute() -> dict[str, Tensor]:
+            example = workload.example(case.size, batch, 0)
+            eager = load_backend("eager").compile(self.module(case), example, "fp32", self.target)
+            qualities = workload.quality(predictor(eager), SPLIT, case.size, batch, self.settings.examples)
+            found: dict[str, Tensor] = {"count": torch.tensor(len(qualities))}
+            for index, quality in enumerate(qualities):
+                found[f"{index}.outcomes"] = torch.from_numpy(quality.outcomes)
+                found[f"{index}.answers"] = torch.from_numpy(quality.answers)
+                found[f"{index}.value"] = torch.tensor([quality.value, quality.higher_is_better], dtype=torch.float64)
+                names.append((quality.name, quality.higher_is_better))
+                found[f"{index}.name.{quality.name}"] = torch.zeros(1)
+            return found
+
+        parts = self._parts(case) | {"examples": self.settings.examples, "split": SPLIT, "batch": batch}
+        found = _stored_tensors("quality", parts, compute)
+        return tuple(_quality_from(found, index) for index in range(int(found["count"])))
+
+    def _parts(self, case: Case) -> dict[str, object]:
+        """What oracle outputs depend on: the module's content, the inputs' values, the device and the version of torch."""
+        inputs = tensors_digest(tuple(tensor for row in self.case_inputs(case) for tensor in row))
+        return {"module": self.digest(case), "inputs": inputs, "device": case_device(self), "torch": torch.__version__}
+
+
+def case_device(session: Session) -> str:
+    """Device with its threads: rounding depends on both."""
+    return f"{session.settings.device}:{session.settings.threads}"
+
+
+def to_device(inputs: Sequence[Tensors], device: str) -> list[Tensors]:
+    """Every tensor of every input on a device."""
+    return [tuple(tensor.to(device) for tensor in tensors) for tensors in inputs]
+
+
+def predictor(runner: Runner) -> Predict:
+    """A runner as the function that a workload's quality asks: CPU tensors in, CPU tensors out."""
+
+    def predict(inputs: Tensors) -> Tensors:
+        return tuple(tensor.cpu() for tensor in runner(*(tensor.to(runner.device) for tensor in inputs)))
+
+    return predict
+
+
+def _float64_outputs(module: nn.Module, inputs: Sequence[Tensors], device: str) -> list[Tensors]:
+    """Outputs on the CPU, in float64 where the module allows it."""
+    with torch.inference_mode():
+        try:
+            double = copy.deepcopy(module).double().to(device)
+            rows = [
+                tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors)
+                for tensors in to_device(inputs, device)
+            ]
+            outputs = [as_tuple(double(*tensors)) for tensors in rows]
+        except (RuntimeError, TypeError):  # a dtype written into the module: its own is then the best there is
+            plain = copy.deepcopy(module).to(device)
+            outputs = [as_tuple(plain(*tensors)) for tensors in to_device(inputs, device)]
+    return [tuple(tensor.cpu().clone() for tensor in row) for row in outputs]
+
+
+def _stored_tensors(kind: str, parts: dict[str, object], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def build(folder: Path) -> None:
+        save_file({name: tensor.contiguous() for name, tensor in compute().items()}, folder / "tensors.safetensors")
+
+    folder, _ = artefact(kind, parts, build)
+    return load_file(folder / "tensors.safetensors")
+
+
+def _quality_from(found: dict[str, Tensor], index: int) -> Quality:
+    name = next(key.split(".", 2)[2] for key in found if key.startswith(f"{index}.name."))
+    value, higher = found[f"{index}.value"].tolist()
+    outcomes: np.ndarray = found[f"{index}.outcomes"].numpy()
+    return Quality(name, value, len(outcomes), bool(higher), outcomes, found[f"{index}.answers"].numpy())

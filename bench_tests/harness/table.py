@@ -1,0 +1,165 @@
+"""The table at the end of a run, grouped by size and batch, and the answer in one line.
+
+Every figure is read from the records; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from bench_tests.harness.record import Record
+from bench_tests.harness.statistics import saturation
+
+_WIDTH = 132  # of the table where the terminal is narrower or there is none
+
+
+def add_best_fp32(records: Mapping[str, Record]) -> None:
+    """Add to each record its speed-up over the fastest lossless fp32 row of the same workload, size and batch.
+
+    That is the honest figure of a lossy method: half of a speed-up over eager is often to be had for nothing.
+    """
+    for rows in _groups(records.values()).values():
+        lossless = [float(row["speedup"]) for row in rows if row["precision"] == "fp32" and row["recipe"] == "original"]
+        for row in rows:
+            if lossless and row["clock"] == "wall":
+                row["speedup_over_best_fp32"] = float(row["speedup"]) / max(lossless)
+
+
+def _groups(records: Iterable[Record]) -> dict[tuple[str, str, int, int], list[Record]]:
+    groups: dict[tuple[str, str, int, int], list[Record]] = defaultdict(list)
+    for row in records:
+        groups[str(row["workload"]), str(row["data"]), int(row["size"]), int(row["batch"])].append(row)
+    return dict(sorted(groups.items()))
+
+
+def results(records: Mapping[str, Record]) -> str:
+    """All records as one table; ``*`` marks the fastest of each size and batch."""
+    table = Table(box=None, pad_edge=False, header_style="", padding=(0, 1))
+    for name in ("backend", "precision"):
+        table.add_column(name)
+    for name in ("ms/image", "FPS", "x eager [95 %]", "x best fp32", "GFLOP/s", "of peak", "quality", "agree", "memory", "size"):
+        table.add_column(name, justify="right")
+    for (workload, data, size, batch), rows in _groups(records.values()).items():
+        best = max(rows, key=lambda row: float(row["fps"]))
+        table.add_section()
+        table.add_row(f"{workload}, {data}", f"{size} px", f"batch {batch}", f"{int(rows[0]['threads'])} threads")
+        for row in rows:
+            mark = "*" if row is best else " "
+            table.add_row(f"{mark} {row['backend']}", *_cells(row))
+    return _plain(table)
+
+
+def _cells(row: Record) -> list[str]:
+    interval = f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
+    honest = f"{row['speedup_over_best_fp32']:.2f}" if "speedup_over_best_fp32" in row else "-"
+    name = row["quality"]
+    judged = f"quality_{name}" in row
+    peak = row.get("cpu_peak_memory_bytes")
+    return [
+        str(row["precision"]),
+        f"{row['ms_per_image']:.3f}",
+        f"{row['fps']:.1f}",
+        interval,
+        honest,
+        f"{row['gflops']:.0f}",
+        f"{row['share_of_peak']:.0%}",
+        f"{name} {row[f'quality_{name}']:.1%}" if judged else "-",
+        f"{row['agreement']:.1%}" if judged else "-",
+        f"{float(peak) / 2**20:.0f} MiB" if peak else "-",
+        f"{float(row['size_bytes']) / 1e6:.1f} MB",
+    ]
+
+
+def saturations(records: Mapping[str, Record]) -> list[str]:
+    """For the fastest variant of each size: the smallest batch within 5 % of the best FPS, and the best batch."""
+    lines = []
+    by_size: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
+    for row in records.values():
+        by_size[str(row["workload"]), str(row["data"]), int(row["size"])].append(row)
+    for (workload, _, size), rows in sorted(by_size.items()):
+        best = max(rows, key=lambda row: float(row["fps"]))
+        curve = {
+            int(row["batch"]): float(row["fps"])
+            for row in rows
+            if (row["backend"], row["precision"]) == (best["backend"], best["precision"])
+        }
+        if len(curve) < 2:
+            continue
+        found = saturation(curve)
+        lines.append(
+            f"{workload} at {size} px: {best['backend']} {best['precision']} saturates at batch {found.batch} "
+            f"({curve[found.batch]:.1f} FPS), best batch {found.best_batch} ({curve[found.best_batch]:.1f} FPS)"
+        )
+    return lines
+
+
+def answer(records: Mapping[str, Record]) -> list[str]:
+    """The one-line answer for each workload, at its largest size and the batch with the most images a second."""
+    lines = []
+    workloads = dict.fromkeys(str(row["workload"]) for row in records.values())
+    for workload in workloads:
+        rows = [row for row in records.values() if row["workload"] == workload]
+        largest = max(int(row["size"]) for row in rows)
+        rows = [row for row in rows if int(row["size"]) == largest]
+        best = max(rows, key=lambda row: float(row["fps"]))
+        line = f"fastest: {_claim(best)}"
+        lossless = [row for row in rows if row["precision"] == "fp32" and row["recipe"] == "original"]
+        if lossless and best not in lossless:
+            line += f"; lossless: {_claim(max(lossless, key=lambda row: float(row['fps'])))}"
+        lines.append(f"{workload} {line}" if len(workloads) > 1 else line)
+    return lines
+
+
+def _claim(row: Record) -> str:
+    precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
+    return (
+        f"{row['backend']}{precision}, {row['speedup']:.2f}x PyTorch [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] "
+        f"at {row['size']} px, batch {row['batch']}"
+    )
+
+
+def ceilings(records: Mapping[str, Record]) -> list[str]:
+    """The machine's measured and theoretical peak of each precision in the table."""
+    lines = {}
+    for row in records.values():
+        theory = f", theoretical {row['peak_theoretical_gflops']:.0f}" if "peak_theoretical_gflops" in row else ""
+        lines[row["precision"]] = f"{row['precision']} {row['peak_gflops']:.0f}{theory}"
+    return [f"peak GFLOP/s of this machine, measured as matrix products: {'; '.join(lines.values())}"]
+
+
+def not_measured(entries: Sequence[Record]) -> list[str]:
+    """A line for each case without a number."""
+    return [f"{entry['status']}: {entry['case']}: {entry['reason']}" for entry in entries]
+
+
+def cost(records: Mapping[str, Record], wall_s: float) -> str:
+    """Where the wall time went; what is neither building, checking nor timed calls is the harness's own cost."""
+    spent = {
+        name: sum(float(row.get(f"spent_{name}_s", 0.0)) for row in records.values())
+        for name in ("building", "checking", "timed_calls", "warming")
+    }
+    rest = 1 - (spent["building"] + spent["checking"] + spent["timed_calls"]) / wall_s
+    return (
+        f"{len(records)} cases in {wall_s:.0f} s: building {spent['building'] / wall_s:.0%}, "
+        f"checking {spent['checking'] / wall_s:.0%}, timed calls {spent['timed_calls'] / wall_s:.0%}, "
+        f"harness {rest:.1%} (of it warm-up calls {spent['warming'] / wall_s:.1%})"
+    )
+
+
+def report(records: Mapping[str, Record], entries: Sequence[Record], wall_s: float) -> list[str]:
+    """All lines of the end of a run."""
+    lines = [*results(records).splitlines(), ""]
+    for part in (ceilings(records), saturations(records), not_measured(entries), [cost(records, wall_s)], answer(records)):
+        lines += part
+    return lines
+
+
+def _plain(table: Table) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=_WIDTH, color_system=None, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())

@@ -1,0 +1,133 @@
+"""Candidate and reference timed in pairs: interleaved blocks, in random order, both sides warmed alike.
+
+pytest-benchmark drives and stores the blocks: one of its rounds is one pair, and its timer for such a test is
+`case_clock`, which advances by the candidate's time of one call in that pair. That is how several calls a block, the
+reference between them, a synchronizing GPU and a device that counts cycles all fit into a plain history.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from models.workload import Tensors
+
+SMALL_S = 100e-6  # below it, placement in memory decides by several per cent: several instances are built
+INSTANCES = 6  # as many as a 95 % interval over instances needs
+_BLOCK_S = 0.12  # long enough that a call to warm up costs little
+_WARM_S = 2e-3  # caches and threads are warm after that
+_WARM_CALL_BELOW_S = 0.1  # of a longer call, the first hundred microseconds are less than a thousandth
+_MIN_BLOCKS = 8  # fewer than six pairs have no 95 % interval
+_MAX_BLOCKS = 200
+
+_elapsed_s = 0.0
+
+
+def case_clock() -> float:
+    """Seconds of candidate's calls so far, one call a block: the timer that pytest-benchmark reads."""
+    return _elapsed_s
+
+
+def advance(seconds: float) -> None:
+    """Let the case's clock go on by the time of one call."""
+    global _elapsed_s
+    _elapsed_s += seconds
+
+
+@dataclass
+class Side:
+    """One side of the comparison: equal instances of a function, and the inputs that take turns."""
+
+    instances: Sequence[Callable[..., Tensors]]
+    inputs: Sequence[Tensors]
+    device: str = "cpu"
+    calls: int = 1  # timed calls a block
+    warm_calls: int = 1
+    times_s: list[float] = field(default_factory=list)  # of one call, one a block
+    last: tuple[int, Tensors] | None = None  # index of the input, and its outputs, of the last timed call
+    timed_s: float = 0.0
+
+    def estimate_s(self) -> float:
+        """Time of one warm call, the shortest of at least three and at least 5 ms."""
+        shortest, spent, count = float("inf"), 0.0, 0
+        while count < 3 or spent < 5e-3:
+            seconds = self._time(self.instances[0], 1)
+            shortest, spent, count = min(shortest, seconds), spent + seconds, count + 1
+            if seconds > 1.0:
+                break
+        return shortest
+
+    def prepare(self, call_s: float) -> None:
+        """Choose how many calls a block has and how many warm it up."""
+        self.calls = max(1, round(_BLOCK_S / call_s))
+        self.warm_calls = max(1, round(_WARM_S / call_s)) if call_s < _WARM_CALL_BELOW_S else 0
+
+    def block(self, index: int) -> float:
+        """Run one block on one instance; return and keep the seconds of one call."""
+        instance = self.instances[index % len(self.instances)]
+        if self.warm_calls:
+            self._time(instance, self.warm_calls)
+        seconds = self._time(instance, self.calls)
+        self.timed_s += seconds
+        self.times_s.append(seconds / self.calls)
+        return self.times_s[-1]
+
+    def _time(self, function: Callable[..., Tensors], calls: int) -> float:
+        inputs, count = self.inputs, len(self.inputs)
+        self._synchronize()
+        started = time.perf_counter()
+        for call in range(calls):
+            outputs = function(*inputs[call % count])
+        self._synchronize()
+        elapsed = time.perf_counter() - started
+        self.last = (calls - 1) % count, outputs
+        return elapsed
+
+    def _synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+class Pairing:
+    """Blocks of a candidate and its reference, taken in pairs; pytest-benchmark calls `pair` once a round."""
+
+    def __init__(self, candidate: Side, reference: Side, *, budget_s: float, seed: int) -> None:
+        self.candidate, self.reference = candidate, reference
+        self._random = random.Random(seed)
+        self.instances = len(candidate.instances)
+        cost_s = 0.0
+        for side in (candidate, reference):
+            call_s = side.estimate_s()
+            side.prepare(call_s)
+            cost_s += call_s * side.calls
+        fewest = max(_MIN_BLOCKS, 6 * self.instances)
+        self.blocks = min(_MAX_BLOCKS, max(fewest, round(budget_s / cost_s)))
+
+    def pair(self) -> None:
+        """Run one block of each side, in random order."""
+        index = len(self.candidate.times_s)
+        sides = [self.candidate, self.reference]
+        self._random.shuffle(sides)
+        for side in sides:
+            side.block(index)
+        advance(self.candidate.times_s[-1])
+
+    def run(self) -> None:
+        """Run all blocks without pytest-benchmark."""
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            for _ in range(self.blocks):
+                self.pair()
+        finally:
+            if enabled:
+                gc.enable()
+
+    def instance_of_block(self) -> list[int]:
+        """Which instance each block ran on."""
+        return [index % self.instances for index in range(len(self.candidate.times_s))]

@@ -1,0 +1,117 @@
+"""pytest's entrance: options, fixtures, and hooks that call named functions of the harness."""
+
+import os
+
+# Read once, when torch loads its OpenMP: waiting threads that spin distort whatever is measured beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+import torch
+
+from bench_tests.harness import history, table
+from bench_tests.harness.case import Case
+from bench_tests.harness.matrix import Matrix, add_options, cases, read_options
+from bench_tests.harness.record import Journal, Record
+from bench_tests.harness.session import Session
+from models.errors import SpeedproofError
+
+STARTED = time.perf_counter()
+MATRIX = pytest.StashKey[Matrix]()
+SESSION = pytest.StashKey[Session]()
+JOURNAL = pytest.StashKey[Journal]()
+PROGRESS = pytest.StashKey[history.Progress]()
+PARAMETERS = ("workload", "backend", "precision", "size", "batch", "threads")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the matrix."""
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options, and choose the folder of this machine's histories before pytest-benchmark opens it."""
+    try:
+        matrix = read_options(config.option)
+    except SpeedproofError as error:
+        raise pytest.UsageError(str(error)) from None
+    torch.set_num_threads(matrix.settings.threads)
+    config.stash[MATRIX] = matrix
+    config.stash[SESSION] = session = Session(matrix.settings)
+    config.stash[JOURNAL] = Journal.start(history.use_own_storage(config, session.fingerprint))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize a test that asks for `case` with the matrix; what cannot run here is skipped with its reason."""
+    if "case" not in metafunc.fixturenames:
+        return
+    rows = []
+    for case, reason in cases(metafunc.config.stash[MATRIX]):
+        marks = [pytest.mark.skip(reason=f"{case.backend} {case.precision}: {reason}")] if reason else []
+        rows.append(pytest.param(*(getattr(case, name) for name in PARAMETERS), id=case.id, marks=marks))
+    metafunc.parametrize(PARAMETERS, rows)
+
+
+@pytest.fixture
+def case(
+    request: pytest.FixtureRequest, workload: str, backend: str, precision: str, size: int, batch: int, threads: int
+) -> Case:
+    """The case that a test's parameters name."""
+    data = request.config.stash[SESSION].workload(workload).data_name
+    return Case(workload, data, backend, precision, size, batch, threads)
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case], Record | None]:
+    """Measure a case and keep its record; one that fails its checks fails the test and enters no history."""
+    return history.measurer(benchmark, request.config.stash[SESSION], request.config.stash[JOURNAL])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Count what will run."""
+    session.config.stash[PROGRESS] = history.Progress(len(session.items))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep a failed test out of the history."""
+    report = yield
+    history.drop_failed(item, report)
+    return report
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Name the hardware as the history's folder does."""
+    machine_info["fingerprint"] = config.stash[SESSION].fingerprint.folder()
+
+
+def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchmark: dict[str, Any]) -> None:
+    """Refuse to compare times of different machines."""
+    history.refuse_other_machine(config.stash[SESSION].fingerprint, compared_benchmark)
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Add versions, fingerprint and the cases that were not measured."""
+    history.complete_json(output_json, config.stash[SESSION], config.stash[JOURNAL])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Compare the cases with each other, then let pytest-benchmark write undisturbed."""
+    if JOURNAL in session.config.stash:
+        table.add_best_fp32(session.config.stash[JOURNAL].records)
+    with history.uninterruptible():
+        return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table, the answer, and what the harness cost."""
+    journal = terminalreporter.config.stash.get(JOURNAL, None)
+    if journal is not None and journal.records:
+        terminalreporter.section("Speedproof")
+        for line in table.report(journal.records, journal.not_measured, time.perf_counter() - STARTED):
+            terminalreporter.write_line(line)

@@ -1,0 +1,108 @@
+"""Weights on disk: where trained ones are kept, and how files, trusted or not, are read.
+
+A checkpoint is ``{"state_dict": {...}, "meta": {...}}`` of tensors, numbers and strings only. Files of others may also be
+a bare state dict (torchvision's ``resnet18-f37072fd.pth``) or safetensors. Nothing is ever unpickled that can run code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.errors import SpeedproofError
+
+WEIGHTS_DIR = Path("weights")
+
+
+def best_weights_path(workload: str, size: int, data: str, folder: Path = WEIGHTS_DIR) -> Path:
+    """``weights/best_resnet18_224.pth``; any data set but Imagenette, the one of record, adds its own name."""
+    suffix = "" if data == "imagenette" else f"_{data}"
+    return folder / f"best_{workload}_{size}{suffix}.pth"
+
+
+def find_weights(workload: str, size: int, data: str) -> tuple[Path | None, bool]:
+    """The trained weights for a size, else those of 224 px, else of the nearest size; and whether they are its own."""
+    own = best_weights_path(workload, size, data)
+    if own.is_file():
+        return own, True
+    trained = {
+        other: path
+        for other in _sizes_trained(workload, data)
+        if (path := best_weights_path(workload, other, data)).is_file()
+    }
+    if not trained:
+        return None, False
+    nearest = 224 if 224 in trained else min(trained, key=lambda other: abs(other - size))
+    return trained[nearest], False
+
+
+def _sizes_trained(workload: str, data: str) -> list[int]:
+    pattern = best_weights_path(workload, 0, data).name.replace("_0", "_*", 1)
+    parts = (path.stem.removeprefix(f"best_{workload}_").split("_")[0] for path in WEIGHTS_DIR.glob(pattern))
+    return sorted(int(part) for part in parts if part.isdigit())
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and meta data of a weights file. Raises SpeedproofError if it is missing, corrupt or not just weights."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path), {}
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise SpeedproofError(f"no weights at {path}: check the path, or train them with `python -m optim.train`") from None
+    except pickle.UnpicklingError as error:
+        raise SpeedproofError(
+            f"{path} holds more than weights or is no weights file, and was not loaded because a pickle can run code: "
+            f"save `model.state_dict()` alone, or use safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+        raise SpeedproofError(
+            f"{path} is truncated or not a weights file ({_first_line(error)}): fetch or train it again"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SpeedproofError(f"{path} holds no state dict: expected a mapping of names to tensors")
+    meta = content.get("meta", {}) if state is not content else {}
+    return state, meta
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Load the weights of a file into a module, every name and shape matching. Raises SpeedproofError otherwise."""
+    state, _ = read_checkpoint(path)
+    own = module.state_dict()
+    # Files from before batch norm counted its batches lack these counters, which inference does not read.
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    state = {**counters, **state}
+    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    foreign = [name for name in state if name not in own]
+    if wrong or foreign:
+        first = (wrong + foreign)[0]
+        raise SpeedproofError(
+            f"{path} does not fit {type(module).__name__}: {len(wrong)} of {len(own)} tensors are missing or of another "
+            f"shape and {len(foreign)} are foreign (first: {first}); give the weights of the same architecture"
+        )
+    module.load_state_dict(state)
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors, numbers and strings to a temporary name and rename. Raises SpeedproofError if it cannot."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, scratch)
+        scratch.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise SpeedproofError(f"cannot write {path} ({_first_line(error)}): free the disk or choose another folder") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

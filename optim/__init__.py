@@ -1,0 +1,1 @@
+"""How a model is optimised: one plain module a method, and where it runs (``optim.backends``)."""

@@ -1,0 +1,95 @@
+"""A module as a graph: torch.export for Inductor, an ONNX file for ONNX Runtime and OpenVINO.
+
+The ONNX file is cached by content, since an export takes seconds and both runtimes read the same file. It has static
+shapes and keeps a GRU as one node. Quantize and dequantize operators of a PT2E graph become QDQ nodes.
+
+Traps: the exporter logs a missing torchvision and warns of its own deprecations, all silenced here because nobody can
+act on them; it reports failure in three coloured paragraphs, of which only the root cause is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.errors import SpeedproofError
+from models.workload import Tensors
+from optim.backends.base import PRECISIONS, Target, cast_inputs, first_line
+from optim.backends.cache import artefact, module_digest, signature
+from optim.backends.eager import prepared
+
+OPSET = 20  # the exporter's own default: nothing is converted down
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and log lines that exporters and compilers write about themselves."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def exported(module: nn.Module, example: Tensors, backend: str) -> torch.fx.GraphModule:
+    """The graph of a module for inputs like ``example``, with a forward of its own.
+
+    Its own forward matters: torch.compile counts recompilations by code object, and past eight of one class it would
+    run eagerly without a word.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            graph = torch.export.export(module, example).module()
+    except Exception as error:
+        raise _cannot_export(module, backend, error) from error
+    assert isinstance(graph, torch.fx.GraphModule)
+    return graph
+
+
+def onnx_file(module: nn.Module, example: Tensors, precision: str, backend: str) -> tuple[Path, bool]:
+    """The ONNX file of a module cast to a precision, and whether it was in the cache already."""
+    dtype = PRECISIONS[precision]
+
+    def build(folder: Path) -> None:
+        own = prepared(module, precision, Target())
+        inputs = cast_inputs(tuple(tensor.cpu() for tensor in example), dtype)
+        try:
+            with quiet(), torch.no_grad():
+                program = torch.onnx.export(own, inputs, dynamo=True, opset_version=OPSET, verbose=False)
+                assert program is not None
+                program.save(folder / "model.onnx")
+        except Exception as error:
+            raise _cannot_export(module, backend, error) from error
+
+    parts: dict[str, object] = {
+        "module": module_digest(module),
+        "inputs": signature(example),
+        "dtype": str(dtype),
+        "opset": OPSET,
+        "versions": {package: version(package) for package in ("torch", "onnx", "onnxscript")},
+    }
+    folder, hit = artefact("onnx", parts, build)
+    return folder / "model.onnx", hit
+
+
+def onnx_bytes(path: Path) -> int:
+    """Size of an ONNX file with its external data, if it has any."""
+    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+
+
+def _cannot_export(module: nn.Module, backend: str, error: Exception) -> SpeedproofError:
+    return SpeedproofError(
+        f"{backend} cannot export {type(module).__name__} ({first_line(error)}): run it on eager, or change the module "
+        f"until torch.export accepts it"
+    )
