@@ -66,9 +66,15 @@ def case(
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case], Record | None]:
+def session(request: pytest.FixtureRequest) -> Session:
+    """What the cases of this run share."""
+    return request.config.stash[SESSION]
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest, benchmark: Any, session: Session) -> Callable[[Case], Record | None]:
     """Measure a case and keep its record; one that fails its checks fails the test and enters no history."""
-    return history.measurer(benchmark, request.config.stash[SESSION], request.config.stash[JOURNAL])
+    return history.measurer(benchmark, session, request.config.stash[JOURNAL])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -82,6 +88,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     history.drop_failed(item, report)
     return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
+    """Show with ``-v`` what a finished case showed, and how long the run will take."""
+    if report.when != "call" or not report.passed or PROGRESS not in config.stash:
+        return None
+    return "passed", ".", config.stash[PROGRESS].words(report.nodeid, config.stash[JOURNAL].records)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

@@ -2,4 +2,4 @@
 
 
 class SpeedproofError(Exception):
-    """Bad input or a missing part. Commands print its one sentence and exit with 2; pytest reports it as usage error."""
+    """Bad input or a missing part. Commands print its sentence and exit with 2; pytest reports a usage error."""

@@ -24,6 +24,7 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        """Make the layers."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
@@ -44,6 +45,7 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        """Make the layers."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
@@ -70,7 +72,13 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
 class ResNet(nn.Module):
     """Image (B, 3, S, S) float32, normalised, to logits (B, classes) float32."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], classes: int) -> None:
+        """Make the layers with random weights."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -109,8 +117,8 @@ def _build(make: Callable[[int], ResNet], classes: int, weights: Path | None) ->
     """A ResNet in eval mode with the classes of its weights file, or random (seed 0) where there is none."""
     if weights is not None:
         state, _ = read_checkpoint(weights)
-        if "fc.weight" in state:  # otherwise load_into says what does not fit
-            classes = state["fc.weight"].shape[0]
+        if "fc.bias" in state:  # otherwise load_into says what does not fit
+            classes = max(1, state["fc.bias"].numel())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = make(classes)

@@ -1,18 +1,22 @@
 """Weights on disk: where trained ones are kept, and how files, trusted or not, are read.
 
-A checkpoint is ``{"state_dict": {...}, "meta": {...}}`` of tensors, numbers and strings only. Files of others may also be
-a bare state dict (torchvision's ``resnet18-f37072fd.pth``) or safetensors. Nothing is ever unpickled that can run code.
+A checkpoint is ``{"state_dict": {...}, "meta": {...}}`` of tensors, numbers and strings only. Files of others may also
+be a bare state dict (torchvision's ``resnet18-f37072fd.pth``) or safetensors. Nothing is unpickled that can run code.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pickle
+import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -32,37 +36,32 @@ def find_weights(workload: str, size: int, data: str) -> tuple[Path | None, bool
     own = best_weights_path(workload, size, data)
     if own.is_file():
         return own, True
-    trained = {
-        other: path
-        for other in _sizes_trained(workload, data)
-        if (path := best_weights_path(workload, other, data)).is_file()
-    }
+    suffix = best_weights_path(workload, 0, data).name.removeprefix(f"best_{workload}_0")
+    name = re.compile(re.escape(f"best_{workload}_") + "([0-9]+)" + re.escape(suffix))
+    named = ((name.fullmatch(path.name), path) for path in WEIGHTS_DIR.glob("best_*.pth"))
+    trained = {int(match[1]): path for match, path in named if match and path.is_file()}
     if not trained:
         return None, False
-    nearest = 224 if 224 in trained else min(trained, key=lambda other: abs(other - size))
+    nearest = 224 if 224 in trained else min(trained, key=lambda other: (abs(other - size), other))
     return trained[nearest], False
 
 
-def _sizes_trained(workload: str, data: str) -> list[int]:
-    pattern = best_weights_path(workload, 0, data).name.replace("_0", "_*", 1)
-    parts = (path.stem.removeprefix(f"best_{workload}_").split("_")[0] for path in WEIGHTS_DIR.glob(pattern))
-    return sorted(int(part) for part in parts if part.isdigit())
-
-
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict and meta data of a weights file. Raises SpeedproofError if it is missing, corrupt or not just weights."""
+    """State dict and meta data of a weights file. Raises SpeedproofError if it is missing, corrupt or holds more."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path), {}
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise SpeedproofError(f"no weights at {path}: check the path, or train them with `python -m optim.train`") from None
+        raise SpeedproofError(
+            f"no weights at {path}: check the path, or train them with `python -m optim.train`"
+        ) from None
     except pickle.UnpicklingError as error:
         raise SpeedproofError(
             f"{path} holds more than weights or is no weights file, and was not loaded because a pickle can run code: "
             f"save `model.state_dict()` alone, or use safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:  # a broken file makes the readers raise nearly everything
         raise SpeedproofError(
             f"{path} is truncated or not a weights file ({_first_line(error)}): fetch or train it again"
         ) from error
@@ -85,23 +84,45 @@ def load_into(module: nn.Module, path: Path) -> None:
     if wrong or foreign:
         first = (wrong + foreign)[0]
         raise SpeedproofError(
-            f"{path} does not fit {type(module).__name__}: {len(wrong)} of {len(own)} tensors are missing or of another "
-            f"shape and {len(foreign)} are foreign (first: {first}); give the weights of the same architecture"
+            f"{path} does not fit {type(module).__name__}: {len(wrong)} of {len(own)} tensors are missing or of "
+            f"another shape and {len(foreign)} are foreign (first: {first}); give the weights of the same architecture"
         )
     module.load_state_dict(state)
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder, and a file in it for a moment. Raises SpeedproofError where weights could not be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SpeedproofError(f"cannot write to {folder} ({_first_line(error)}): choose another folder") from error
+
+
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors, numbers and strings to a temporary name and rename. Raises SpeedproofError if it cannot."""
+    """Write tensors, numbers and strings, whole or not at all. Raises SpeedproofError if it cannot."""
+    _save(path, lambda scratch: torch.save(content, scratch))
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    """Write numbers and strings as JSON, whole or not at all. Raises SpeedproofError if it cannot."""
+    _save(path, lambda scratch: scratch.write_text(json.dumps(content, indent=1)))
+
+
+def _save(path: Path, write: Callable[[Path], object]) -> None:
+    """Write to a temporary name beside ``path`` and rename."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, scratch)
+        write(scratch)
         scratch.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise SpeedproofError(f"cannot write {path} ({_first_line(error)}): free the disk or choose another folder") from error
+        raise SpeedproofError(
+            f"cannot write {path} ({_first_line(error)}): free the disk or choose another folder"
+        ) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what failed above has been said
+            scratch.unlink()
 
 
 def _first_line(error: BaseException) -> str:

@@ -68,12 +68,12 @@ class Workload:
     """A model with its examples and its quality.
 
     - ``task``, ``scenario``, ``platform``: a sentence each; reports print them.
-    - ``build(size, weights)``: a torch module in eval mode, with the weights of a file, or None: as its author makes it.
+    - ``build(size, weights)``: a torch module in eval mode, with a file's weights, or None: as the author makes it.
     - ``example(size, batch, seed)``: the inputs of one call, a tuple of tensors on the CPU.
     - ``data(split, size)``: a map-style data set of ``(*inputs, label)``, each without batch axis, for the splits
       ``train``, ``validation`` and ``test``; None where there is no data.
-    - ``quality(predict, split, size, batch, limit)``: the qualities of ``predict`` on the first ``limit`` examples of the
-      split (None: all), asked in batches of exactly ``batch`` rows; the first one is gated, empty where there is no data.
+    - ``quality(predict, split, size, batch, limit)``: the qualities of ``predict`` on the first ``limit`` examples of
+      the split (None: all), asked in batches of exactly ``batch`` rows; the first is gated, empty without data.
     - ``weights(size)``: which weights to build it with where the user names none.
     - ``tolerated_drop``: by how much the first quality may fall below the original's, in its own unit.
     - ``data_name``: the data set's name, ``none`` where there is none, or one that says ``synthetic``.
@@ -122,7 +122,8 @@ def load_workload(spec: str, data: DataChoice | None = None) -> Workload:
     Raises SpeedproofError for an unknown name, a module that fails to import and an object that is no Workload.
     """
     if ":" in spec:
-        return load_object(spec, Workload, "--workload")
+        own: Workload = load_object(spec, Workload, "--workload")
+        return own
     if spec not in _MODULES:
         raise SpeedproofError(
             f"unknown workload {spec!r}: expected one of {', '.join(_MODULES)}, or pkg.module:OBJECT for your own"
@@ -138,15 +139,19 @@ def load_object(spec: str, kind: type, option: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
         raise SpeedproofError(
             f"{option} {spec}: module {module_name!r} failed to import ({type(error).__name__}: {error}); "
             f"check that `python -c 'import {module_name}'` works from this folder"
         ) from error
-    found = getattr(module, attribute, None)
+    if not hasattr(module, attribute):
+        raise SpeedproofError(
+            f"{option} {spec}: module {module_name!r} defines no {attribute!r}; see README, 'Bring your own'"
+        )
+    found = getattr(module, attribute)
     if not isinstance(found, kind):
         raise SpeedproofError(
-            f"{option} {spec}: expected {attribute or 'an object'!r} in {module_name} to be a {kind.__name__}, "
+            f"{option} {spec}: expected {attribute!r} in {module_name} to be a {kind.__name__}, "
             f"found {type(found).__name__}; see README, 'Bring your own'"
         )
     return found

@@ -14,10 +14,13 @@ from torch.nn import functional as F
 from models.data.images import CROP, MEAN, STD
 
 
-def random_views(images: Tensor, size: int, *, mirror: bool, smallest_area: float, generator: torch.Generator) -> Tensor:
+def random_views(
+    images: Tensor, size: int, *, mirror: bool, smallest_area: float, generator: torch.Generator
+) -> Tensor:
     """uint8 (B, 3, E, E) to normalised float32 (B, 3, size, size).
 
-    Crops keep ``smallest_area`` to 1 of the image with an aspect ratio of 3:4 to 4:3 (Szegedy et al., 1409.4842).
+    Crops have an area of ``smallest_area`` to 1 of the image and an aspect ratio of 3:4 to 4:3 (Szegedy et al.,
+    1409.4842); what reaches beyond the image is cut off, so that the largest ones are less wide or high.
     ``generator`` is a CPU generator, so that CPU and GPU see the same views.
     """
     count = len(images)

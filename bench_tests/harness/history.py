@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,9 @@ def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[[Ca
                 pytest.xfail(f"{expected.known_failure} ({error})")
             pytest.skip(str(error))
         if expected.known_failure is not None:
-            pytest.fail(f"{case.id} passed, but expectations.yaml calls it a known failure: update its row", pytrace=False)
+            pytest.fail(
+                f"{case.id} passed, but expectations.yaml calls it a known failure: update its row", pytrace=False
+            )
         if not benchmark.enabled:
             return None
         journal.add(case.id, record, arrays)
@@ -115,10 +117,11 @@ class Progress:
     def __init__(self, total: int) -> None:
         self.total, self.done, self._started = total, 0, time.perf_counter()
 
-    def words(self, record: Record | None) -> str:
+    def words(self, nodeid: str, records: Mapping[str, Record]) -> str:
         """One more is done: its speed-up, the count and the time left."""
         self.done += 1
+        record = records.get(nodeid.partition("[")[2].rstrip("]"))
         left_s = (time.perf_counter() - self._started) / self.done * (self.total - self.done)
         result = f"{record['speedup']:.2f}x, {record['ms_per_image']:.2f} ms an image, " if record else ""
         left = f"{left_s / 60:.0f} min left" if left_s > 90 else f"{left_s:.0f} s left"
-        return f"{result}{self.done}/{self.total}, {left}"
+        return f"PASSED {result}{self.done}/{self.total}, {left}"

@@ -37,16 +37,34 @@ def add_options(parser: Any) -> None:
     """Declare the options on pytest's parser."""
     group = parser.getgroup("speedproof", "Speedproof: the matrix workload x backend x precision x size x batch")
     add = group.addoption
-    add("--workload", default="resnet18", metavar="NAMES",
-        help=f"comma-separated: {', '.join(workload_names())}, or pkg.module:OBJECT for your own (resnet18)")
-    add("--backend", default="all", metavar="NAMES",
-        help=f"comma-separated: all, {', '.join(backend_names())}, or pkg.module:OBJECT for your own (all)")
-    add("--precision", default="fp32,bf16", metavar="NAMES", help=f"comma-separated: {', '.join(PRECISIONS)} (fp32,bf16)")
+    add(
+        "--workload",
+        default="resnet18",
+        metavar="NAMES",
+        help=f"comma-separated: {', '.join(workload_names())}, or pkg.module:OBJECT for your own (resnet18)",
+    )
+    add(
+        "--backend",
+        default="all",
+        metavar="NAMES",
+        help=f"comma-separated: all, {', '.join(backend_names())}, or pkg.module:OBJECT for your own (all)",
+    )
+    add(
+        "--precision",
+        default="fp32,bf16",
+        metavar="NAMES",
+        help=f"comma-separated: {', '.join(PRECISIONS)} (fp32,bf16)",
+    )
     add("--size", default=None, metavar="PIXELS", help="comma-separated image sizes (the workload's own)")
     add("--batch", default=None, metavar="COUNTS", help="comma-separated batch sizes (the workload's own)")
     add("--threads", default=None, metavar="COUNT", help="CPU threads of every pool (all usable cores, at most 8)")
     add("--device", default="cpu", metavar="NAME", help="cpu or cuda (cpu)")
-    add("--data", default=None, metavar="NAME", help=f"data set: {', '.join(DATA_NAMES)} (digits, or folder with --data-dir)")
+    add(
+        "--data",
+        default=None,
+        metavar="NAME",
+        help=f"data set: {', '.join(DATA_NAMES)} (digits, or folder with --data-dir)",
+    )
     add("--data-dir", default=None, metavar="FOLDER", help="a folder of images by class")
     add("--weights", default=None, metavar="FILE", help="weights for the workload (the best trained ones of its size)")
     add("--examples", default="128", metavar="COUNT", help="examples on which quality is judged, or all (128)")

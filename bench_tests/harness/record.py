@@ -1,7 +1,8 @@
 """Where results are kept: plain numbers and strings in a record, arrays in a file beside it, a journal at once.
 
-pytest-benchmark writes its JSON when the session ends. Each finished case is therefore also appended to a journal in the
-same folder, and a case that was not measured stands, with its reason, in the journal and in the JSON's `not_measured`.
+pytest-benchmark writes its JSON when the session ends. Each finished case is therefore also appended to a journal in
+the same folder, and a case that was not measured stands, with its reason, in the journal and in the JSON's
+`not_measured`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Journal:
             record["arrays_file"] = f"{self.folder.name}/{file.name}"
             self._append({"case": case_id, "status": "measured", **record})
         except OSError as error:
-            raise SpeedproofError(f"the record of {case_id} cannot be written to {self.folder} ({error.strerror})") from error
+            raise SpeedproofError(
+                f"the record of {case_id} cannot be written to {self.folder} ({error.strerror})"
+            ) from error
         self.records[case_id] = record
 
     def add_not_measured(self, case_id: str, status: str, reason: str) -> None:
@@ -80,4 +83,6 @@ def finite(record: Record) -> Record:
     for name, value in record.items():
         if not isinstance(value, Value):
             raise ValueError(f"record value {name} is a {type(value).__name__}, expected a number or a string")
-    return {name: value for name, value in record.items() if not (isinstance(value, float) and not math.isfinite(value))}
+    return {
+        name: value for name, value in record.items() if not (isinstance(value, float) and not math.isfinite(value))
+    }

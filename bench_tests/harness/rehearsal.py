@@ -1,8 +1,8 @@
 """A child process builds and runs the candidate once, before anything is measured.
 
-Its peak is the memory figure, its artefacts fill the cache, and its death - out of memory, segmentation fault, hang - is
-the reason of one row instead of the end of the session. Children are forked from a server that has imported torch and
-run nothing, so that one costs a few hundredths of a second and its peak belongs to its model alone.
+Its peak is the memory figure, its artefacts fill the cache, and its death - out of memory, segmentation fault, hang -
+is the reason of one row instead of the end of the session. Children are forked from a server that has imported torch
+and run nothing, so that one costs a few hundredths of a second and its peak belongs to its model alone.
 """
 
 from __future__ import annotations

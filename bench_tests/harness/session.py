@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Session:
         # Bounded, since a module is up to 100 MB; cases come ordered by workload, size and batch.
         self.workload = lru_cache(8)(self._workload)
         self._built = lru_cache(2)(self._build)
-        self.inputs = lru_cache(2)(self._inputs)
+        self._inputs_of = lru_cache(2)(self._inputs)
         self._oracle_of = lru_cache(2)(self._oracle)
         self._gflop_of = lru_cache(16)(self._gflop)
 
@@ -70,14 +70,15 @@ class Session:
         module = self.workload(name).build(size, weights).eval().requires_grad_(False)
         return module, module_digest(module)
 
-    def _inputs(self, name: str, size: int, batch: int) -> tuple[Tensors, ...]:
-        seeds = 4 if batch >= 4 else 8  # enough outputs to tell a gain of 1 % from rounding
-        first = self.settings.seed * 1000
-        return tuple(self.workload(name).example(size, batch, first + seed) for seed in range(seeds))
-
     def case_inputs(self, case: Case) -> tuple[Tensors, ...]:
         """The inputs on which parity is checked and time is taken; image workloads alternate real and random ones."""
-        return self.inputs(case.workload, case.size, case.batch)
+        return self._inputs_of(_plain(case))
+
+    def _inputs(self, case: Case) -> tuple[Tensors, ...]:
+        seeds = 4 if case.batch >= 4 else 8  # enough outputs to tell a gain of 1 % from rounding
+        first = self.settings.seed * 1000
+        example = self.workload(case.workload).example
+        return tuple(example(case.size, case.batch, first + seed) for seed in range(seeds))
 
     def compile(self, case: Case) -> Runner:
         """The candidate's runner."""
@@ -90,9 +91,9 @@ class Session:
 
     def gflop(self, case: Case) -> float:
         """Billions of floating point operations of one call."""
-        return self._gflop_of(case.workload, case.size, case.batch, case)
+        return self._gflop_of(_plain(case))
 
-    def _gflop(self, name: str, size: int, batch: int, case: Case) -> float:
+    def _gflop(self, case: Case) -> float:
         return gflop(self.module(case), self.case_inputs(case)[0])
 
     def ceiling(self, precision: str) -> Ceiling:
@@ -101,9 +102,9 @@ class Session:
 
     def oracle(self, case: Case) -> tuple[Tensors, ...]:
         """Outputs of the module in float64 for each input, in its own dtype where it cannot be converted."""
-        return self._oracle_of(case.workload, case.size, case.batch, case)
+        return self._oracle_of(_plain(case))
 
-    def _oracle(self, name: str, size: int, batch: int, case: Case) -> tuple[Tensors, ...]:
+    def _oracle(self, case: Case) -> tuple[Tensors, ...]:
         inputs = self.case_inputs(case)
 
         def compute() -> dict[str, Tensor]:
@@ -162,6 +163,11 @@ class Session:
         """What oracle outputs depend on: the module's content, the inputs' values, the device and the version of torch."""
         inputs = tensors_digest(tuple(tensor for row in self.case_inputs(case) for tensor in row))
         return {"module": self.digest(case), "inputs": inputs, "device": case_device(self), "torch": torch.__version__}
+
+
+def _plain(case: Case) -> Case:
+    """The case with what inputs and oracle do not depend on taken out, so that neighbours share them."""
+    return replace(case, backend="eager", precision="fp32")
 
 
 def case_device(session: Session) -> str:

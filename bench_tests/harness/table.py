@@ -42,7 +42,18 @@ def results(records: Mapping[str, Record]) -> str:
     table = Table(box=None, pad_edge=False, header_style="", padding=(0, 1))
     for name in ("backend", "precision"):
         table.add_column(name)
-    for name in ("ms/image", "FPS", "x eager [95 %]", "x best fp32", "GFLOP/s", "of peak", "quality", "agree", "memory", "size"):
+    for name in (
+        "ms/image",
+        "FPS",
+        "x eager [95 %]",
+        "x best fp32",
+        "GFLOP/s",
+        "of peak",
+        "quality",
+        "agree",
+        "memory",
+        "size",
+    ):
         table.add_column(name, justify="right")
     for (workload, data, size, batch), rows in _groups(records.values()).items():
         best = max(rows, key=lambda row: float(row["fps"]))
@@ -154,7 +165,13 @@ def cost(records: Mapping[str, Record], wall_s: float) -> str:
 def report(records: Mapping[str, Record], entries: Sequence[Record], wall_s: float) -> list[str]:
     """All lines of the end of a run."""
     lines = [*results(records).splitlines(), ""]
-    for part in (ceilings(records), saturations(records), not_measured(entries), [cost(records, wall_s)], answer(records)):
+    for part in (
+        ceilings(records),
+        saturations(records),
+        not_measured(entries),
+        [cost(records, wall_s)],
+        answer(records),
+    ):
         lines += part
     return lines
 

@@ -46,26 +46,21 @@ class Side:
     instances: Sequence[Callable[..., Tensors]]
     inputs: Sequence[Tensors]
     device: str = "cpu"
+    call_s: float = 0.0  # of one warm call, estimated
     calls: int = 1  # timed calls a block
-    warm_calls: int = 1
+    warm_calls: int = 1  # untimed calls before them
     times_s: list[float] = field(default_factory=list)  # of one call, one a block
     last: tuple[int, Tensors] | None = None  # index of the input, and its outputs, of the last timed call
     timed_s: float = 0.0
 
-    def estimate_s(self) -> float:
-        """Time of one warm call, the shortest of at least three and at least 5 ms."""
-        shortest, spent, count = float("inf"), 0.0, 0
-        while count < 3 or spent < 5e-3:
-            seconds = self._time(self.instances[0], 1)
-            shortest, spent, count = min(shortest, seconds), spent + seconds, count + 1
-            if seconds > 1.0:
-                break
-        return shortest
-
-    def prepare(self, call_s: float) -> None:
-        """Choose how many calls a block has and how many warm it up."""
-        self.calls = max(1, round(_BLOCK_S / call_s))
-        self.warm_calls = max(1, round(_WARM_S / call_s)) if call_s < _WARM_CALL_BELOW_S else 0
+    def prepare(self) -> None:
+        """Estimate the time of a call, and choose how many a block has and how many warm it up."""
+        times_s: list[float] = []
+        while sum(times_s) < 5e-3 or (len(times_s) < 3 and sum(times_s) < _WARM_CALL_BELOW_S):
+            times_s.append(self._time(self.instances[0], 1))
+        self.call_s = min(times_s)
+        self.calls = max(1, round(_BLOCK_S / self.call_s))
+        self.warm_calls = max(1, round(_WARM_S / self.call_s)) if self.call_s < _WARM_CALL_BELOW_S else 0
 
     def block(self, index: int) -> float:
         """Run one block on one instance; return and keep the seconds of one call."""
@@ -100,11 +95,9 @@ class Pairing:
         self.candidate, self.reference = candidate, reference
         self._random = random.Random(seed)
         self.instances = len(candidate.instances)
-        cost_s = 0.0
         for side in (candidate, reference):
-            call_s = side.estimate_s()
-            side.prepare(call_s)
-            cost_s += call_s * side.calls
+            side.prepare()
+        cost_s = sum(side.call_s * side.calls for side in (candidate, reference))
         fewest = max(_MIN_BLOCKS, 6 * self.instances)
         self.blocks = min(_MAX_BLOCKS, max(fewest, round(budget_s / cost_s)))
 

@@ -94,7 +94,9 @@ def cache(tmp_path_factory):
     """One empty cache for the module, so that a build of one test is the second build of another."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPEEDPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        threads = torch.get_num_threads()
         yield
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

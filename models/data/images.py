@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -74,13 +75,18 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
 
     def stack(self, edge: int) -> Tensor:
         """Return all images as one uint8 tensor (N, 3, edge, edge), decoded on all cores."""
+        stacked = torch.empty(len(self), 3, edge, edge, dtype=torch.uint8)
+
+        def decode(index: int) -> None:
+            stacked[index] = self.pixels(index, edge)
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return torch.stack(list(pool.map(partial(self.pixels, edge=edge), range(len(self)))))
+            list(pool.map(decode, range(len(self))))
+        return stacked
 
     def native_edge(self) -> int:
         """Return the shorter side of the images as stored (median of the first 16): resizing past it adds nothing."""
-        shorter = [min(_open(image).size) if isinstance(image, Path) else min(image.shape[1:]) for image in self.images[:16]]
-        return int(np.median(shorter))
+        return int(np.median([min(_stored_size(image)) for image in self.images[:16]]))
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -94,19 +100,27 @@ def centre_crop(image: Tensor, size: int) -> Tensor:
     return image[..., top : top + size, left : left + size]
 
 
-def _open(path: Path) -> Image.Image:
+def _stored_size(image: Path | np.ndarray) -> tuple[int, int]:
+    if isinstance(image, Path):
+        with _opened(image) as opened:
+            return opened.size
+    return image.shape[2], image.shape[1]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file; whatever Pillow raises while it is open becomes a sentence."""
     try:
-        return Image.open(path)
-    except (OSError, Image.DecompressionBombError) as error:
+        with Image.open(path) as image:
+            yield image
+    except Exception as error:  # Pillow says truncated or broken in many ways
         raise SpeedproofError(f"image {path} does not decode ({error}): remove or replace it") from error
 
 
 def _decode(path: Path, edge: int) -> Tensor:
-    with _open(path) as image:
-        try:
-            pixels = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's ways of saying truncated or broken
-            raise SpeedproofError(f"image {path} does not decode ({error}): remove or replace it") from error
+    with _opened(path) as image:
+        transparent = image.mode == "P" and "transparency" in image.info  # Pillow warns of the direct way
+        pixels = (image.convert("RGBA") if transparent else image).convert("RGB")
     scale = edge / min(pixels.size)
     width, height = (max(edge, round(side * scale)) for side in pixels.size)
     pixels = pixels.resize((width, height), Image.Resampling.BICUBIC)
@@ -121,14 +135,22 @@ def image_split(choice: DataChoice, split: str, size: int) -> ImageSplit:
         return _digits(split, size)
     root = image_root(choice)
     files, labels, classes = _listing(root, split)
+    if not files:
+        raise SpeedproofError(
+            f"{root} holds too few images: none fell into the {split} split, which is drawn by file name; add images"
+        )
     return ImageSplit(files, labels, classes, size)
 
 
 def image_root(choice: DataChoice) -> Path:
-    """The folder of an image data set on this machine, with a sentence that tells how to get it where it is not there."""
+    """The folder of an image data set on this machine, or a sentence that tells how to get it."""
     if choice.name == "folder":
-        if choice.directory is None or not choice.directory.is_dir():
-            raise SpeedproofError(f"--data-dir {choice.directory}: no such folder; expected a folder of images by class")
+        if choice.directory is None:
+            raise SpeedproofError("--data folder needs --data-dir with a folder of images by class")
+        if not choice.directory.is_dir():
+            raise SpeedproofError(
+                f"--data-dir {choice.directory}: no such folder; expected a folder of images by class"
+            )
         return choice.directory
     if choice.name != "imagenette":
         raise SpeedproofError(f"unknown data set {choice.name!r}: expected one of {', '.join(DATA_NAMES)}")
@@ -144,7 +166,9 @@ def image_root(choice: DataChoice) -> Path:
 @cache
 def class_names(choice: DataChoice) -> tuple[str, ...]:
     """The classes of a data set, sorted."""
-    return tuple(str(digit) for digit in range(10)) if choice.name == "digits" else _listing(image_root(choice), "test")[2]
+    return (
+        tuple(str(digit) for digit in range(10)) if choice.name == "digits" else _listing(image_root(choice), "test")[2]
+    )
 
 
 @cache
@@ -156,13 +180,16 @@ def _digits(split: str, size: int) -> ImageSplit:
     order = np.random.default_rng(0).permutation(len(images))
     chosen = {"test": order[:360], "validation": order[360:500], "train": order[500:]}[split]
     colour = np.repeat(images[chosen][:, None], 3, axis=1)
-    return ImageSplit(colour, tuple(int(label) for label in digits.target[chosen]), tuple("0123456789"), size, mirrors=False)
+    return ImageSplit(
+        colour, tuple(int(label) for label in digits.target[chosen]), tuple("0123456789"), size, mirrors=False
+    )
 
 
 @cache
 def _listing(root: Path, split: str) -> tuple[tuple[Path, ...], tuple[int, ...], tuple[str, ...]]:
-    """Files, labels and classes of one split of a folder: ``root/train`` and ``root/val`` by class, or ``root`` by class."""
+    """Files, labels and classes of a split: of ``root/train`` and ``root/val`` by class, or of ``root`` by class."""
     divided = (root / "train").is_dir()
+    held_out = None
     if divided:
         held_out = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
         if held_out is None:
@@ -170,9 +197,13 @@ def _listing(root: Path, split: str) -> tuple[tuple[Path, ...], tuple[int, ...],
         source = held_out if split == "test" else root / "train"
     else:
         source = root
-    classes = tuple(sorted(entry.name for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    classes = _class_folders(source)
     if not classes:
         raise SpeedproofError(f"{source} has no class folders: expected one folder of images for each class")
+    if held_out is not None and (odd := set(_class_folders(root / "train")) ^ set(_class_folders(held_out))):
+        raise SpeedproofError(
+            f"{root / 'train'} and {held_out} have different class folders (first: {min(odd)}): give both the same ones"
+        )
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -182,14 +213,18 @@ def _listing(root: Path, split: str) -> tuple[tuple[Path, ...], tuple[int, ...],
                 f"class folder {source / name} holds no image ({', '.join(sorted(SUFFIXES))}): fill or remove it"
             )
         for path in images:
-            if divided and split == "test" or _split_of(name, path, divided) == split:
+            if (divided and split == "test") or _split_of(name, path, divided) == split:
                 files.append(path)
                 labels.append(label)
     return tuple(files), tuple(labels), classes
 
 
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+
+
 def _split_of(name: str, path: Path, divided: bool) -> str:
-    """A split decided by the file's name alone: 5 % validation; 15 % test too where the folder has no split of its own."""
+    """A split decided by the file's name alone: 5 % validation; 15 % test where the folder holds out none itself."""
     share = int.from_bytes(hashlib.sha256(f"{name}/{path.name}".encode()).digest()[:4], "big") / 2**32
     if share < 0.05:
         return "validation"
@@ -201,7 +236,8 @@ def _examples(choice: DataChoice, split: str, size: int, limit: int | None) -> t
     """The first images of a fixed shuffle, so that every case sees the same ones and all classes are among them."""
     dataset = image_split(choice, split, size)
     chosen = np.random.default_rng(0).permutation(len(dataset))[:limit]
-    images = torch.stack([dataset[int(index)][0] for index in chosen])  # (N, 3, S, S)
+    # uint8 (N, 3, S, S): a quarter of the memory of what is made of it batch by batch.
+    images = torch.stack([centre_crop(dataset.pixels(int(index), round(size / CROP)), size) for index in chosen])
     return images, np.asarray(dataset.labels)[chosen]
 
 
@@ -221,7 +257,7 @@ def _top1(
     answers: list[np.ndarray] = []
     indices = None
     for start in range(0, len(images), batch):
-        rows = images[start : start + batch]
+        rows = normalise(images[start : start + batch])
         padded = torch.cat([rows, rows[-1:].expand(batch - len(rows), -1, -1, -1)])
         logits = predict((padded,))[0]  # (batch, outputs)
         indices = target_indices(class_names(choice), logits.shape[1])
@@ -270,7 +306,7 @@ def image_workload(
         task=f"Classify images into {len(class_names(choice))} classes ({choice.name}).",
         scenario="Single images for latency, and batches for throughput, at several resolutions.",
         platform="Servers and workstations, CPU or one GPU.",
-        build=lambda size, weights: build(len(class_names(choice)), weights),
+        build=lambda _size, weights: build(len(class_names(choice)), weights),
         example=partial(_example, choice),
         sizes=(128, 224),
         batches=(1, 4, 16),

@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.errors import SpeedproofError
 from models.workload import Tensors
@@ -55,21 +56,38 @@ def _source_digest(cls: type) -> str:
 
 
 def module_digest(module: nn.Module) -> str:
-    """SHA-256 of a module's content: structure, scalar options, source files of its classes, every parameter and buffer."""
+    """SHA-256 of a module's content: structure, options, source files of its classes, every parameter and buffer.
+
+    Not seen are functions of other files that a forward calls, and globals.
+    """
     digest = hashlib.sha256(str(module).encode())
     for name, part in module.named_modules():
-        options = {
-            key: value
-            for key, value in sorted(vars(part).items())
-            if isinstance(value, bool | int | float | str | tuple | None)
-        }
-        digest.update(f"{name} {type(part).__qualname__} {_source_digest(type(part))} {options!r}".encode())
+        digest.update(f"{name} {type(part).__qualname__} {_source_digest(type(part))}".encode())  # type: ignore[arg-type]
+        own = {key: value for key, value in vars(part).items() if key not in _BOOKKEEPING}
+        digest.update(_described(own | {"parameters": part._parameters, "buffers": part._buffers}).encode())
         if isinstance(part, torch.fx.GraphModule):
             digest.update(part.code.encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+# Of every nn.Module: its parts are described one by one, hooks do not survive an export.
+_BOOKKEEPING = frozenset(vars(nn.Module()))
+
+
+def _described(value: object) -> str:
+    """Content of an option in words, equal for equal content in every process."""
+    if isinstance(value, Tensor):
+        return tensors_digest((value,))
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_described(value[key])}' for key in sorted(value, key=str))}}}"
+    if isinstance(value, list | tuple | set | frozenset):
+        parts = [_described(part) for part in value]
+        return f"[{', '.join(sorted(parts) if isinstance(value, set | frozenset) else parts)}]"
+    if isinstance(value, FunctionType):
+        return f"{value.__module__}.{value.__qualname__} {hashlib.sha256(value.__code__.co_code).hexdigest()}"
+    if value is None or isinstance(value, bool | int | float | str | torch.dtype):
+        return repr(value)
+    return f"{type(value).__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def tensors_digest(tensors: Tensors) -> str:

@@ -132,6 +132,7 @@ class Inductor(Backend):
         parts: dict[str, object] = {
             "module": module_digest(module),
             "inputs": signature(inputs),
+            "precision": precision,
             "target": [target.device, target.threads],
             "machine": _machine(target),
             "torch": torch.__version__,

@@ -28,6 +28,7 @@ from optim.backends.cache import artefact
 from optim.backends.export import onnx_bytes, onnx_file
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "u8": "uint8"}  # as torch spells them
 _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 _ARITHMETIC = re.compile(r"\w*(Convolution|Deconvolution|FullyConnected|MatMul|RNN|LSTM|GRU|Attention|MHA)", re.I)
 _FLOATS = {"f64", "f32", "bf16", "f16"}
@@ -125,7 +126,7 @@ def read_nodes(nodes: list[tuple[str, str]], asked: str) -> Coverage:
         for kind, precision in work
         if _ARITHMETIC.match(kind) and precision in _FLOATS and precision != asked
     )
-    return Coverage(Counter(f"CPU/{precision}" for _, precision in work), fallbacks)
+    return Coverage(Counter(f"CPU/{_DTYPES.get(precision, precision)}" for _, precision in work), fallbacks)
 
 
 BACKEND = OpenVino()
