@@ -14,6 +14,7 @@ import torch
 
 from bench_tests.harness import history, table
 from bench_tests.harness.case import Case
+from bench_tests.harness.expectations import read_expectations
 from bench_tests.harness.matrix import Matrix, add_options, cases, read_options
 from bench_tests.harness.record import Journal, Record
 from bench_tests.harness.session import Session
@@ -37,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and choose the folder of this machine's histories before pytest-benchmark opens it."""
     try:
         matrix = read_options(config.option)
+        read_expectations()
     except SpeedproofError as error:
         raise pytest.UsageError(str(error)) from None
     torch.set_num_threads(matrix.settings.threads)
@@ -84,9 +86,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep a failed test out of the history."""
+    """Keep a failed test out of the history, and a skipped case in the list of those without a number."""
     report = yield
-    history.drop_failed(item, report)
+    history.keep_unmeasured(item, report, item.config.stash[JOURNAL])
     return report
 
 

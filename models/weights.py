@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path), {}
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns before it refuses, and its refusal becomes a sentence below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise SpeedproofError(
             f"no weights at {path}: check the path, or train them with `python -m optim.train`"
@@ -68,8 +71,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise SpeedproofError(f"{path} holds no state dict: expected a mapping of names to tensors")
-    meta = content.get("meta", {}) if state is not content else {}
-    return state, meta
+    meta = content.get("meta") if state is not content else None
+    return state, meta if isinstance(meta, dict) else {}
 
 
 def load_into(module: nn.Module, path: Path) -> None:

@@ -81,7 +81,7 @@ def train(
     begun = _meta(path)
     begun_so = begun.get("config") == description and all(begun.get(key, fact) == fact for key, fact in facts.items())
     history = _read_json(history_path)
-    if begun_so and history.get("complete") and history["config"] == description:
+    if begun_so and history.get("complete") and history.get("config") == description:
         print(f"{path} is trained already: top-1 {history['test_top1']:.1%} on the test images", flush=True)
         load_into(model, path)
         return history

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
+from models.errors import SpeedproofError
 from models.workload import DataChoice
 
 
@@ -54,3 +57,22 @@ class NotMeasuredError(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+def explained(case: Case, error: Exception) -> NotMeasuredError:
+    """Whatever a case raised, as its reason. Memory that ran out is found behind the error that a backend makes."""
+    if isinstance(error, NotMeasuredError):
+        return error
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    # torch's CPU allocator raises a plain RuntimeError
+    if isinstance(root, MemoryError | torch.OutOfMemoryError) or ("alloc" in str(root) and "memory" in str(root)):
+        return NotMeasuredError("out of memory", f"out of memory: {_first_line(root)}")
+    if isinstance(error, SpeedproofError):
+        return NotMeasuredError("failed", str(error))
+    return NotMeasuredError("failed", f"{case.backend} failed: {type(error).__name__}: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:300]

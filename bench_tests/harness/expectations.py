@@ -11,6 +11,9 @@ import yaml
 
 from models.errors import SpeedproofError
 
+_NUMBER = int | float
+_KINDS = {"case": str, "agreement_min": _NUMBER, "drop_max": _NUMBER, "known_failure": str}
+_WORDS = {"case": "a pattern", "agreement_min": "a number", "drop_max": "a number", "known_failure": "a reason"}
 FILE = Path(__file__).parents[1] / "expectations.yaml"
 
 
@@ -30,11 +33,17 @@ def read_expectations(file: Path = FILE) -> tuple[Expectation, ...]:
     known = {field.name for field in fields(Expectation)}
     try:
         rows = yaml.safe_load(file.read_text())["rows"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise SpeedproofError(f"{file} cannot be read ({error}): expected a list `rows`") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise SpeedproofError(f"{file} cannot be read ({reason}): expected a list `rows`") from error
+    if not isinstance(rows, list):
+        raise SpeedproofError(f"{file} cannot be read (`rows` is {rows!r}): expected a list `rows`")
     for row in rows:
-        if "case" not in row or not set(row) <= known:
+        if not isinstance(row, dict) or "case" not in row or not set(row) <= known:
             raise SpeedproofError(f"{file}: row {row} is not understood; expected the keys {', '.join(sorted(known))}")
+        for name, value in row.items():
+            if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
+                raise SpeedproofError(f"{file}: row {row}: {name} is {value!r}, expected {_WORDS[name]}")
     return tuple(Expectation(**row) for row in rows)
 
 

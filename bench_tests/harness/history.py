@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench_tests.harness.case import Case, NotMeasuredError
+from bench_tests.harness.case import Case, NotMeasuredError, explained
 from bench_tests.harness.expectations import expectation
 from bench_tests.harness.fingerprint import Fingerprint, versions
 from bench_tests.harness.measure import Measurement
@@ -46,18 +46,20 @@ def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[[Ca
         expected = expectation(case.id)
         try:
             record, arrays = Measurement(case, session, expected).run(benchmark)
-        except (NotMeasuredError, SpeedproofError) as error:
-            status = error.status if isinstance(error, NotMeasuredError) else "failed"
-            journal.add_not_measured(case.id, status, str(error))
-            if status == "failed" and expected.known_failure is None:
-                pytest.fail(f"{case.id}: {error}", pytrace=False)
-            if status == "failed":
-                pytest.xfail(f"{expected.known_failure} ({error})")
-            pytest.skip(str(error))
+        except Exception as error:
+            failure = explained(case, error)
+            journal.add_not_measured(case.id, failure.status, failure.reason)
+            if failure.status != "failed":
+                pytest.skip(failure.reason)
+            if expected.known_failure is not None:
+                pytest.xfail(f"{expected.known_failure} ({failure.reason})")
+            if not isinstance(error, NotMeasuredError | SpeedproofError):
+                raise  # nobody has foreseen it: its traceback is what helps
+            pytest.fail(f"{case.id}: {failure.reason}", pytrace=False)
         if expected.known_failure is not None:
-            pytest.fail(
-                f"{case.id} passed, but expectations.yaml calls it a known failure: update its row", pytrace=False
-            )
+            reason = "it passed, but expectations.yaml calls it a known failure: update its row"
+            journal.add_not_measured(case.id, "failed", reason)
+            pytest.fail(f"{case.id}: {reason}", pytrace=False)
         if not benchmark.enabled:
             return None
         journal.add(case.id, record, arrays)
@@ -68,11 +70,23 @@ def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[[Ca
     return measure
 
 
-def drop_failed(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Keep a test whose assertion failed after its measurement out of the history: pytest-benchmark would store it."""
-    benchmark = getattr(item, "funcargs", {}).get("benchmark")
-    if benchmark is not None and report.failed:
-        benchmark.has_error = True
+def keep_unmeasured(item: pytest.Item, report: pytest.TestReport, journal: Journal) -> None:
+    """Journal a case whose test was skipped before it began, and withdraw one whose assertion failed after measuring.
+
+    pytest-benchmark would store the latter.
+    """
+    fixtures = getattr(item, "funcargs", {})
+    if "case" not in getattr(item, "fixturenames", ()):
+        return
+    if report.when == "setup" and report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        journal.add_not_measured(item.callspec.id, "skipped", reason.removeprefix("Skipped: "))  # type: ignore[attr-defined]
+    if report.failed and "benchmark" in fixtures:
+        fixtures["benchmark"].has_error = True
+        if "case" in fixtures and fixtures["case"].id in journal.records:
+            journal.add_not_measured(
+                fixtures["case"].id, "failed", f"its test failed in {report.when}, after measuring"
+            )
 
 
 def complete_json(output: dict[str, Any], session: Session, journal: Journal) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,18 +84,25 @@ def read_options(option: argparse.Namespace) -> Matrix:
         raise SpeedproofError("--device cuda: this torch sees no GPU; use --device cpu, or install the gpu group")
     threads = _default_threads() if option.threads is None else _number("--threads", option.threads)
     check_threads(threads)
+    if data == "digits" and data_dir is not None:
+        raise SpeedproofError(f"--data-dir {data_dir}: digits come with scikit-learn; leave it out or ask for folder")
     weights = Path(option.weights) if option.weights else None
     if weights is not None:
-        read_checkpoint(weights)  # a bad file is one sentence now, not one a case
+        with _naming("--weights"):
+            read_checkpoint(weights)  # a bad file is one sentence now, not one a case
     choice = DataChoice(data, data_dir)
-    names = _names(option.workload)
-    loaded = {name: load_workload(name, choice) for name in names}
-    backends = backend_names() if option.backend == "all" else _names(option.backend)
-    for name in backends:
-        load_backend(name)
-    precisions = tuple(_one_of("--precision", name, tuple(PRECISIONS)) for name in _names(option.precision))
-    sizes = None if option.size is None else tuple(_number("--size", part) for part in _names(option.size))
-    batches = None if option.batch is None else tuple(_number("--batch", part) for part in _names(option.batch))
+    with _naming("--workload"):
+        loaded = {spec: load_workload(spec, choice) for spec in _names("--workload", option.workload)}
+    _check_names(loaded)
+    backends = backend_names() if option.backend == "all" else _names("--backend", option.backend)
+    with _naming("--backend"):
+        for name in backends:
+            load_backend(name)
+    precisions = tuple(
+        _one_of("--precision", name, tuple(PRECISIONS)) for name in _names("--precision", option.precision)
+    )
+    sizes = None if option.size is None else _numbers("--size", option.size)
+    batches = None if option.batch is None else _numbers("--batch", option.batch)
     for workload in loaded.values():
         for size in sizes or ():
             if size < workload.smallest_size:
@@ -140,8 +149,38 @@ def _default_threads() -> int:
     return min(8, torch.get_num_threads())
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+@contextlib.contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Begin the sentence of an error with the option that it is about."""
+    try:
+        yield
+    except SpeedproofError as error:
+        raise SpeedproofError(str(error) if str(error).startswith("--") else f"{option}: {error}") from error
+
+
+def _check_names(loaded: Mapping[str, Workload]) -> None:
+    """Names make a case's id, which tells cases apart and names files."""
+    specs: dict[str, str] = {}
+    for spec, workload in loaded.items():
+        for name in (workload.name, workload.data_name):
+            if not re.fullmatch("[A-Za-z0-9_.]+", name):
+                raise SpeedproofError(f"--workload {spec}: its name {name!r} may have letters, digits, _ and . only")
+        if workload.name in specs:
+            raise SpeedproofError(
+                f"--workload {spec}: {specs[workload.name]} is called {workload.name} too; give one another name"
+            )
+        specs[workload.name] = spec
+
+
+def _names(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise SpeedproofError(f"{option} {text!r}: expected at least one, separated by commas")
+    return names
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_number(option, part) for part in _names(option, text)))
 
 
 def _one_of(option: str, name: str, known: Sequence[str]) -> str:

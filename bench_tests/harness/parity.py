@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -45,19 +46,23 @@ def deviations(outputs: Sequence[Tensors], oracle: Sequence[Tensors]) -> list[De
 
     Raises NotMeasuredError for another structure, NaN, inf and wrong integers.
     """
-    if any(len(found) != len(expected) for found, expected in zip(outputs, oracle, strict=True)):
-        raise NotMeasuredError("failed", f"parity: {len(outputs[0])} outputs, expected {len(oracle[0])}")
+    for found, expected in zip(outputs, oracle, strict=True):
+        if len(found) != len(expected):
+            raise NotMeasuredError("failed", f"parity: {len(found)} outputs, expected {len(expected)}")
     result = []
     for index in range(len(oracle[0])):
         found = [tensors[index].detach().cpu() for tensors in outputs]
         expected = [tensors[index] for tensors in oracle]
         _check_form(index, found, expected)
         if not expected[0].is_floating_point():
-            if not all(torch.equal(left.to(right.dtype), right) for left, right in zip(found, expected, strict=True)):
+            if not all(bool((left == right).all()) for left, right in zip(found, expected, strict=True)):
                 raise NotMeasuredError("failed", f"parity: output {index} holds other integers than the oracle's")
             continue
         left = torch.cat([tensor.double().flatten() for tensor in found])
         right = torch.cat([tensor.double().flatten() for tensor in expected])
+        if not right.numel():
+            result.append(Deviation(0.0, 0.0, 0.0))
+            continue
         power = float(right.square().mean())
         scale = power**0.5 or 1.0
         gain = float((left * right).mean()) / power - 1 if power else 0.0
@@ -103,10 +108,15 @@ def run_alternating(runner: Callable[..., Tensors], inputs: Sequence[Tensors]) -
 
     The caller compares each with the oracle of its own input, so that a stale buffer cannot pass.
     """
-    kept = [runner(*tensors) for tensors in inputs]
-    outputs = [tuple(tensor.clone() for tensor in tensors) for tensors in kept]
+    given = [tensor.clone() for tensor in inputs[0]]
+    kept, outputs = [], []
+    for tensors in inputs:
+        kept.append(runner(*tensors))
+        outputs.append(tuple(tensor.clone() for tensor in kept[-1]))
     again = runner(*inputs[0])
-    for before, after in zip(kept[-1], outputs[-1], strict=True):
+    if not all(torch.equal(before, after) for before, after in zip(given, inputs[0], strict=True)):
+        raise NotMeasuredError("failed", "parity: a call changed its inputs")
+    for before, after in zip(chain(*kept), chain(*outputs), strict=True):
         if not torch.equal(before.nan_to_num(), after.nan_to_num()):
             raise NotMeasuredError("failed", "parity: a later call overwrote the outputs of an earlier one")
     return [again, *outputs[1:]]  # the first input is judged by its second run

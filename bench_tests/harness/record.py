@@ -7,11 +7,13 @@ the same folder, and a case that was not measured stands, with its reason, in th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,8 +40,7 @@ class Journal:
 
     def add(self, case_id: str, record: Record, arrays: dict[str, np.ndarray]) -> None:
         """Keep a measured case: its arrays first, then its line, so that no line points to nothing."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with self._writing(case_id):
             file = self.folder / f"{re.sub('[^A-Za-z0-9._-]', '_', case_id)}.npz"
             scratch = file.with_name(f".{file.name}")
             with scratch.open("wb") as stream:
@@ -47,18 +48,25 @@ class Journal:
             scratch.replace(file)
             record["arrays_file"] = f"{self.folder.name}/{file.name}"
             self._append({"case": case_id, "status": "measured", **record})
+        self.records[case_id] = record
+
+    def add_not_measured(self, case_id: str, status: str, reason: str) -> None:
+        """Keep why a case has no number; one that had is withdrawn. The last line of a case in the journal holds."""
+        entry: Record = {"case": case_id, "status": status, "reason": reason}
+        self.records.pop(case_id, None)
+        self.not_measured.append(entry)
+        with self._writing(case_id):
+            self._append(entry)
+
+    @contextlib.contextmanager
+    def _writing(self, case_id: str) -> Iterator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            yield
         except OSError as error:
             raise SpeedproofError(
                 f"the record of {case_id} cannot be written to {self.folder} ({error.strerror})"
             ) from error
-        self.records[case_id] = record
-
-    def add_not_measured(self, case_id: str, status: str, reason: str) -> None:
-        """Keep why a case has no number."""
-        entry: Record = {"case": case_id, "status": status, "reason": reason}
-        self.not_measured.append(entry)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._append(entry)
 
     def _append(self, entry: Record) -> None:
         with (self.folder / "journal.jsonl").open("a") as stream:

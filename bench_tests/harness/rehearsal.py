@@ -8,8 +8,10 @@ and run nothing, so that one costs a few hundredths of a second and its peak bel
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,10 +21,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench_tests.harness.case import Case, NotMeasuredError, Settings
+from bench_tests.harness.case import Case, NotMeasuredError, Settings, explained
 from bench_tests.harness.resources import available_memory_bytes
 from bench_tests.harness.session import Session, to_device
-from models.errors import SpeedproofError
 
 _MEMORY_SHARE = 0.9  # of what is available when the child starts: past it the machine would swap or kill others
 
@@ -44,7 +45,8 @@ def rehearse(case: Case, settings: Settings) -> Rehearsal:
     context.set_forkserver_preload(["bench_tests.harness.rehearsal", "optim.backends.eager"])
     receiver, sender = context.Pipe(duplex=False)
     limit_bytes = int(available_memory_bytes() * _MEMORY_SHARE)
-    child = context.Process(target=_build_and_run, args=(case, settings, sender), daemon=True)
+    environment = dict(os.environ)  # the server keeps the one that it was started in
+    child = context.Process(target=_build_and_run, args=(case, settings, environment, sender), daemon=True)
     try:
         child.start()
         sender.close()
@@ -52,14 +54,14 @@ def rehearse(case: Case, settings: Settings) -> Rehearsal:
         if not receiver.poll():
             raise EOFError
         answer = receiver.recv()
+        child.join(5)
     except EOFError:
         child.join(10)
         raise _death(child.exitcode) from None
     finally:
-        if child.is_alive():
-            child.join(5)
+        if child.pid is not None:  # None: interrupted while it started; it ends itself, see `_end_with_parent`
             child.kill()
-        child.join()
+            child.join()
         receiver.close()
     if isinstance(answer, Rehearsal):
         return answer
@@ -98,10 +100,13 @@ def _death(exitcode: int | None) -> NotMeasuredError:
     return NotMeasuredError("failed", f"crashed: the process that tried it ended with exit code {exitcode}")
 
 
-def _build_and_run(case: Case, settings: Settings, sender: Connection) -> None:
+def _build_and_run(case: Case, settings: Settings, environment: dict[str, str], sender: Connection) -> None:
     """Run in the child: answer with a Rehearsal, or with status and reason."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to report; the child just ends
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _be_killed_first()
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_num_threads(settings.threads)
     base_bytes = _peak_bytes()
     try:
@@ -110,21 +115,17 @@ def _build_and_run(case: Case, settings: Settings, sender: Connection) -> None:
         runner(*to_device(session.case_inputs(case)[:1], runner.device)[0])
         gpu_bytes = torch.cuda.max_memory_allocated() if runner.device == "cuda" else 0
         sender.send(Rehearsal(_peak_bytes(), base_bytes, gpu_bytes, runner.build_s, runner.from_cache))
-    except NotMeasuredError as error:
-        sender.send((error.status, error.reason))
-    except SpeedproofError as error:
-        sender.send(("failed", str(error)))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        sender.send(("out of memory", f"out of memory: {_first_line(error)}"))
     except Exception as error:  # whatever a backend raises is this case's reason, not the session's end
-        if "alloc" in str(error) and "memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
-            sender.send(("out of memory", f"out of memory: {_first_line(error)}"))
-        else:
-            sender.send(("failed", f"{case.backend} failed: {type(error).__name__}: {_first_line(error)}"))
+        failure = explained(case, error)
+        sender.send((failure.status, failure.reason))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:300]
+def _end_with_parent() -> None:
+    """A parent that was killed must not leave its child behind, which may hang or hold most of the memory."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _peak_bytes() -> int:

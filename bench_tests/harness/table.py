@@ -5,17 +5,13 @@ Every figure is read from the records; nothing is measured here.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console
-from rich.table import Table
+from tabulate import tabulate
 
 from bench_tests.harness.record import Record
 from bench_tests.harness.statistics import saturation
-
-_WIDTH = 132  # of the table where the terminal is narrower or there is none
 
 
 def add_best_fp32(records: Mapping[str, Record]) -> None:
@@ -38,51 +34,56 @@ def _groups(records: Iterable[Record]) -> dict[tuple[str, str, int, int], list[R
 
 
 def results(records: Mapping[str, Record]) -> str:
-    """All records as one table; ``*`` marks the fastest of each size and batch."""
-    table = Table(box=None, pad_edge=False, header_style="", padding=(0, 1))
-    for name in ("backend", "precision"):
-        table.add_column(name)
-    for name in (
-        "ms/image",
-        "FPS",
-        "x eager [95 %]",
-        "x best fp32",
-        "GFLOP/s",
-        "of peak",
-        "quality",
-        "agree",
-        "memory",
-        "size",
-    ):
-        table.add_column(name, justify="right")
+    """A table for each workload, grouped by size and batch; ``*`` marks the fastest of each group."""
+    tables: dict[tuple[str, str], list[list[str]]] = {}
+    titles: dict[tuple[str, str], tuple[str, str]] = {}
     for (workload, data, size, batch), rows in _groups(records.values()).items():
+        lines = tables.setdefault((workload, data), [])
+        judged = str(rows[0]["quality"])
+        title = f"{workload} on {data}, {rows[0]['threads']} threads"
+        titles[workload, data] = title, judged if " " not in judged else "quality"
         best = max(rows, key=lambda row: float(row["fps"]))
-        table.add_section()
-        table.add_row(f"{workload}, {data}", f"{size} px", f"batch {batch}", f"{int(rows[0]['threads'])} threads")
-        for row in rows:
-            mark = "*" if row is best else " "
-            table.add_row(f"{mark} {row['backend']}", *_cells(row))
-    return _plain(table)
+        if lines:
+            lines.append([""] * 15)
+        for index, row in enumerate(rows):
+            group = [str(size), str(batch)] if index == 0 else ["", ""]
+            lines.append([*group, "*" if row is best else "", str(row["backend"]), *_cells(row)])
+    parts = []
+    for key, lines in tables.items():
+        title, judged = titles[key]
+        names = [
+            "px",
+            "batch",
+            "",
+            "backend",
+            "precision",
+            "ms/image",
+            "FPS",
+            "x eager [95 %]",
+            "x best fp32",
+            "GFLOP/s",
+        ]
+        align = ["right", "right", "left", "left", "left", *["right"] * 10]
+        headers = [*names, "of peak", judged, "agree", "peak MiB", "size MB"]
+        parts.append(f"{title}\n{tabulate(lines, headers, 'plain', disable_numparse=True, colalign=align)}")
+    return "\n\n".join(parts)
 
 
 def _cells(row: Record) -> list[str]:
-    interval = f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
-    honest = f"{row['speedup_over_best_fp32']:.2f}" if "speedup_over_best_fp32" in row else "-"
     name = row["quality"]
     judged = f"quality_{name}" in row
-    peak = row.get("cpu_peak_memory_bytes")
     return [
         str(row["precision"]),
         f"{row['ms_per_image']:.3f}",
         f"{row['fps']:.1f}",
-        interval,
-        honest,
+        f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]",
+        f"{row['speedup_over_best_fp32']:.2f}" if "speedup_over_best_fp32" in row else "-",
         f"{row['gflops']:.0f}",
         f"{row['share_of_peak']:.0%}",
-        f"{name} {row[f'quality_{name}']:.1%}" if judged else "-",
+        f"{row[f'quality_{name}']:.1%}" if judged else "-",
         f"{row['agreement']:.1%}" if judged else "-",
-        f"{float(peak) / 2**20:.0f} MiB" if peak else "-",
-        f"{float(row['size_bytes']) / 1e6:.1f} MB",
+        f"{float(row['cpu_peak_memory_bytes']) / 2**20:.0f}" if "cpu_peak_memory_bytes" in row else "-",
+        f"{float(row['size_bytes']) / 1e6:.1f}",
     ]
 
 
@@ -129,8 +130,8 @@ def answer(records: Mapping[str, Record]) -> list[str]:
 def _claim(row: Record) -> str:
     precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
     return (
-        f"{row['backend']}{precision}, {row['speedup']:.2f}x PyTorch [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] "
-        f"at {row['size']} px, batch {row['batch']}"
+        f"{row['backend']}{precision}, {row['speedup']:.2f}x PyTorch "
+        f"[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] at {row['size']} px, batch {row['batch']}"
     )
 
 
@@ -174,9 +175,3 @@ def report(records: Mapping[str, Record], entries: Sequence[Record], wall_s: flo
     ):
         lines += part
     return lines
-
-
-def _plain(table: Table) -> str:
-    stream = io.StringIO()
-    Console(file=stream, width=_WIDTH, color_system=None, highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())

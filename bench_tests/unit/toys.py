@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.data.images import image_split, image_workload
+from models.errors import SpeedproofError
 from models.resnet import resnet18
 from models.workload import DataChoice, Predict, Quality, Tensors, Workload
+from optim.backends import load_backend
 from optim.backends.base import Backend, Coverage, CycleRunner, Runner, Target
 
 DIGITS = DataChoice("digits")
@@ -209,3 +211,40 @@ def _eat() -> None:
 CRASHING = _Trouble(_crash)
 HANGING = _Trouble(lambda: time.sleep(3600))
 EATING = _Trouble(_eat)
+
+
+def _eat_wrapped() -> None:
+    try:
+        _eat()
+    except RuntimeError as error:
+        raise SpeedproofError("trouble cannot run Toy (something went wrong): take another") from error
+
+
+def _refuse() -> None:
+    raise SpeedproofError("trouble cannot run Toy: take another backend")
+
+
+def _break() -> None:
+    raise KeyError("nobody has\nforeseen this")
+
+
+WRAPPED = _Trouble(_eat_wrapped)
+REFUSING = _Trouble(_refuse)
+BREAKING = _Trouble(_break)
+
+
+class _Greedy(Backend):
+    """Eager PyTorch that holds 300 MB more."""
+
+    name = "greedy"
+
+    def missing(self, precision: str, target: Target) -> str | None:
+        return None
+
+    def compile(self, module: nn.Module, example: Tensors, precision: str, target: Target) -> Runner:
+        runner = load_backend("eager").compile(module, example, precision, target)
+        runner.ballast = torch.ones(300 * 2**20 // 4)
+        return runner
+
+
+GREEDY = _Greedy()
