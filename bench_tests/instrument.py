@@ -1,7 +1,7 @@
 """The harness measured by itself: what it says of a runner against a bare loop over it, and of a model against itself.
 
 Both are findings of the machine as much as of the harness, so they are asked for by name and not part of the matrix:
-``pytest bench_tests/instrument.py --workload resnet18,resnet50 --size 224 --batch 1,8``. Each case prints the two
+``pytest bench_tests/instrument.py -s --workload resnet18,resnet50 --size 224 --batch 1,8``. Each case prints the two
 ratios; it fails where a bare loop differs by more than 3 %, or the A/A speed-up from 1 by more than 1 % (2 % below
 100 us), in the median of up to three tries.
 """
@@ -37,9 +37,10 @@ def test_harness_equals_bare_loop_and_itself(case, session):  # type: ignore[no-
     probe = side(session, case, inputs, 1)
     probe.prepare()
     count = INSTANCES if probe.call_s < SMALL_S else 1
+    left, right = (side(session, case, inputs, count) for _ in range(2))
     bare, same = [], []
     for attempt in range(TRIES):
-        left, right = (side(session, case, inputs, count) for _ in range(2))
+        left.times_s, right.times_s = [], []
         pairing = Pairing(left, right, budget_s=session.settings.budget_s, seed=attempt)
         before = bare_loop_s(left.instances[0], inputs, session.settings.budget_s / 4)
         pairing.run()

@@ -8,6 +8,7 @@ Inputs and outputs are tuples of tensors everywhere, so that a streaming model, 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,13 @@ class DataChoice:
 
     name: str = "digits"
     directory: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """Name in records, histories and file names; that of a folder tells which one."""
+        if self.name != "folder" or self.directory is None:
+            return self.name
+        return f"folder-{re.sub('[^A-Za-z0-9.]+', '_', self.directory.resolve().name)}"
 
 
 # Modules that define workloads; each has a dictionary WORKLOADS from a name to a function of a DataChoice.

@@ -17,6 +17,7 @@ from models.resnet import resnet18
 from models.workload import DataChoice, Predict, Quality, Tensors, Workload
 from optim.backends import load_backend
 from optim.backends.base import Backend, Coverage, CycleRunner, Runner, Target
+from optim.backends.cache import artefact
 
 DIGITS = DataChoice("digits")
 
@@ -248,3 +249,28 @@ class _Greedy(Backend):
 
 
 GREEDY = _Greedy()
+
+
+def _hoard() -> None:
+    kept = []
+    while True:
+        kept.append(torch.ones(10 * 2**20 // 4))
+        time.sleep(0.02)
+
+
+class _Caching(Backend):
+    """Eager PyTorch with an artefact in the cache."""
+
+    name = "caching"
+
+    def missing(self, precision: str, target: Target) -> str | None:
+        return None
+
+    def compile(self, module: nn.Module, example: Tensors, precision: str, target: Target) -> Runner:
+        runner = load_backend("eager").compile(module, example, precision, target)
+        _, runner.from_cache = artefact("toy", {}, lambda folder: None)
+        return runner
+
+
+HOARDING = _Trouble(_hoard)
+CACHING = _Caching()

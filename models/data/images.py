@@ -293,7 +293,7 @@ def image_workload(
     """
 
     def weights(size: int) -> Weights:
-        found, own = find_weights(name, size, choice.name)
+        found, own = find_weights(name, size, choice.label)
         if found is not None:
             note = "" if own else f" (of another size: no weights of its own at {size} px)"
             return Weights(found, found.name + note, own)
@@ -303,7 +303,7 @@ def image_workload(
 
     return Workload(
         name=name,
-        task=f"Classify images into {len(class_names(choice))} classes ({choice.name}).",
+        task=f"Classify images into {len(class_names(choice))} classes ({choice.label}).",
         scenario="Single images for latency, and batches for throughput, at several resolutions.",
         platform="Servers and workstations, CPU or one GPU.",
         build=lambda _size, weights: build(len(class_names(choice)), weights),
@@ -315,5 +315,5 @@ def image_workload(
         weights=weights,
         smallest_size=smallest_size,
         tolerated_drop=0.01,
-        data_name=choice.name,
+        data_name=choice.label,
     )
