@@ -9,16 +9,19 @@ ratios; it fails where a bare loop differs by more than 3 %, or the A/A speed-up
 import statistics
 import time
 
-from bench_tests.harness.session import to_device
+from bench_tests.harness.case import Case
+from bench_tests.harness.session import Session, to_device
 from bench_tests.harness.statistics import paired_ratio, paired_ratio_by_instance
 from bench_tests.harness.timing import INSTANCES, SMALL_S, Pairing, Side
+from models.workload import Tensors
+from optim.backends.base import Runner
 
 TRIES = 3
 
 
-def bare_loop_s(runner, inputs, seconds):  # type: ignore[no-untyped-def]
+def bare_loop_s(runner: Runner, inputs: list[Tensors], seconds: float) -> float:
     """Median seconds of one call in a loop that does nothing else."""
-    times_s = []
+    times_s: list[float] = []
     finished = time.perf_counter() + seconds
     while time.perf_counter() < finished or len(times_s) < 8:
         tensors = inputs[len(times_s) % len(inputs)]
@@ -28,11 +31,13 @@ def bare_loop_s(runner, inputs, seconds):  # type: ignore[no-untyped-def]
     return statistics.median(times_s)
 
 
-def side(session, case, inputs, count):  # type: ignore[no-untyped-def]
+def side(session: Session, case: Case, inputs: list[Tensors], count: int) -> Side:
+    """Instances of a runner, each built anew."""
     return Side([session.compile(case) for _ in range(count)], inputs)
 
 
-def test_harness_equals_bare_loop_and_itself(case, session):  # type: ignore[no-untyped-def]
+def test_harness_equals_bare_loop_and_itself(case: Case, session: Session) -> None:
+    """Time one runner by the harness and by a loop, and two builds of it against each other."""
     inputs = to_device(session.case_inputs(case), session.settings.device)[:2]
     probe = side(session, case, inputs, 1)
     probe.prepare()

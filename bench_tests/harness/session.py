@@ -160,19 +160,15 @@ class Session:
         return tuple(_quality_from(found, index) for index in range(int(found["count"])))
 
     def _parts(self, case: Case) -> dict[str, object]:
-        """What oracle outputs depend on: the module's content, the inputs' values, the device and the version of torch."""
+        """What oracle outputs depend on: the module's content, the inputs' values, the device, the version of torch."""
         inputs = tensors_digest(tuple(tensor for row in self.case_inputs(case) for tensor in row))
-        return {"module": self.digest(case), "inputs": inputs, "device": case_device(self), "torch": torch.__version__}
+        device = f"{self.settings.device}:{self.settings.threads}"  # rounding depends on both
+        return {"module": self.digest(case), "inputs": inputs, "device": device, "torch": torch.__version__}
 
 
 def _plain(case: Case) -> Case:
     """The case with what inputs and oracle do not depend on taken out, so that neighbours share them."""
     return replace(case, backend="eager", precision="fp32")
-
-
-def case_device(session: Session) -> str:
-    """Device with its threads: rounding depends on both."""
-    return f"{session.settings.device}:{session.settings.threads}"
 
 
 def to_device(inputs: Sequence[Tensors], device: str) -> list[Tensors]:

@@ -248,7 +248,7 @@ def test_fault_is_caught_before_timing(no_clock, monkeypatch, fault, precision):
 def test_fallback_to_eager_is_caught_before_timing(no_clock):
     torch.compiler.set_stance("force_eager")
     try:
-        with pytest.raises(NotMeasuredError, match="^coverage"):
+        with pytest.raises(NotMeasuredError, match=r"^coverage"):
             Measurement(case_of("fp32", "inductor"), no_clock).run(rehearsed=False)
     finally:
         torch.compiler.set_stance("default")
@@ -278,7 +278,7 @@ def test_runner_that_goes_wrong_only_while_it_is_timed_is_caught(quick, monkeypa
 
     backend = Faulty("eager", around=around)
     monkeypatch.setattr(quick, "backend", lambda case: backend)
-    with pytest.raises(NotMeasuredError, match="^timed outputs"):
+    with pytest.raises(NotMeasuredError, match=r"^timed outputs"):
         Measurement(case_of("fp32"), quick).run(rehearsed=False)
 
 
