@@ -132,10 +132,9 @@ def test_killed_parent_takes_its_child_along():
         (NotMeasuredError("skipped", "as it is"), "skipped", "as it is"),
         (SpeedproofError("one sentence"), "failed", "one sentence"),
         (ValueError("first\nsecond"), "failed", "eager failed: ValueError: first"),
-        (RuntimeError("allocation of a name in memory of somebody"), "out of memory", "out of memory: allocation .*"),
+        (RuntimeError("can't allocate memory: 9 GB"), "out of memory", "out of memory: can't allocate memory: 9 GB"),
     ],
 )
 def test_explained(error, status, reason):
     failure = explained(_case("eager"), error)
-    assert failure.status == status
-    assert failure.reason == reason or reason.endswith("*")
+    assert (failure.status, failure.reason) == (status, reason)
