@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -74,9 +74,12 @@ def session(request: pytest.FixtureRequest) -> Session:
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest, benchmark: Any, session: Session) -> Callable[[Case], Record | None]:
+def measure(
+    request: pytest.FixtureRequest, benchmark: Any, session: Session
+) -> Iterator[Callable[[Case], Record | None]]:
     """Measure a case and keep its record; one that fails its checks fails the test and enters no history."""
-    return history.measurer(benchmark, session, request.config.stash[JOURNAL])
+    yield history.measurer(benchmark, session, request.config.stash[JOURNAL])
+    benchmark.skipped = True  # a case without a number: pytest-benchmark would warn that it was not used
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -40,7 +40,12 @@ def scale(factor):
     return lambda x: x * factor
 
 
-SAME_CODE = {"twice": lambda x: x * 2, "thrice": lambda x: x * 3, "tanh": lambda x: x.tanh(), "relu": lambda x: x.relu()}
+SAME_CODE = {
+    "twice": lambda x: x * 2,
+    "thrice": lambda x: x * 3,
+    "tanh": lambda x: x.tanh(),
+    "relu": lambda x: x.relu(),
+}
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,9 @@ def test_digest_changes_with_the_source_file(tmp_path):
     digests = set()
     for index, text in enumerate(["x", "x", "x + 1"]):
         file = tmp_path / f"version{index}.py"
-        file.write_text(f"from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return {text}\n")
+        file.write_text(
+            f"from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return {text}\n"
+        )
         spec = importlib.util.spec_from_file_location("versioned", file)
         module = importlib.util.module_from_spec(spec)
         sys.modules["versioned"] = module
@@ -206,7 +213,7 @@ def test_unwritable_cache_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPEEDPROOF_CACHE", str(tmp_path / "file" / "cache"))
     for use in (check_writable, lambda: artefact("kind", {}, _write("x"))):
-        with pytest.raises(SpeedproofError, match="cannot be written.*SPEEDPROOF_CACHE"):
+        with pytest.raises(SpeedproofError, match=r"cannot be written.*SPEEDPROOF_CACHE"):
             use()
 
 

@@ -42,7 +42,8 @@ def read(*arguments: str) -> Matrix:
 BAD = {
     "--workload": ["nonsense", "resnet18,nonsense", "no.such.module:X", f"{TOYS}:NOTHING", f"{TOYS}:PLAIN", f"{TOYS}:",
                    ",", "", f"{TOYS}:SMALL,{__name__}:SAME_NAME", f"{__name__}:BAD_NAME"],
-    "--backend": ["nonsense", "all,nonsense", "eager,nonsense", "no.such.module:X", f"{TOYS}:NOTHING", f"{TOYS}:SMALL", ",", ""],
+    "--backend": ["nonsense", "all,nonsense", "eager,nonsense", "no.such.module:X", f"{TOYS}:NOTHING", f"{TOYS}:SMALL",
+                  ",", ""],
     "--precision": ["fp8", "int8", "fp32,float32", ",", ""],
     "--size": ["abc", "0", "-1", "7", "31", "224.0", "224,x", ",", "", "1e3"],
     "--batch": ["abc", "0", "-1", "1.5", "4,x", ",", ""],
@@ -86,7 +87,7 @@ def test_damaged_weights_are_one_sentence(tmp_path, damage):
     else:
         content = {"truncated": file.read_bytes()[:1000], "empty": b"", "text": b"hello"}[damage]
         file.write_bytes(content)
-    with pytest.raises(SpeedproofError, match="^--weights: ") as caught:
+    with pytest.raises(SpeedproofError, match=r"^--weights: ") as caught:
         read(f"--weights={file}")
     assert "\n" not in str(caught.value)
 
@@ -127,7 +128,8 @@ def test_defaults_are_the_workloads_own():
 
 def _matrix():
     return read(
-        f"--workload={TOYS}:SMALL,{TOYS}:MLP", "--backend=all", "--precision=fp32,bf16,fp16", "--size=32,64", "--batch=1,4"
+        f"--workload={TOYS}:SMALL,{TOYS}:MLP", "--backend=all", "--precision=fp32,bf16,fp16", "--size=32,64",
+        "--batch=1,4",
     )  # fmt: skip
 
 

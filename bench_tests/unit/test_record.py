@@ -85,7 +85,9 @@ def test_withdrawn_case_has_no_number(tmp_path):
 def test_unwritable_folder_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     journal = Journal.start(tmp_path / "file")
-    with pytest.raises(SpeedproofError, match=r"^the record of a cannot be written to .*file/runs/.* \(Not a directory\)"):
+    with pytest.raises(
+        SpeedproofError, match=r"^the record of a cannot be written to .*file/runs/.* \(Not a directory\)"
+    ):
         journal.add("a", {"fps": 1.0}, {})
     with pytest.raises(SpeedproofError, match="the record of b cannot be written"):
         journal.add_not_measured("b", "failed", "no")
@@ -100,7 +102,8 @@ def test_nothing_is_written_before_the_first_entry(tmp_path):
 # Histories are matched by these: whoever changes one loses the histories of all users.
 IDS = {
     Case("resnet18", "digits", "eager", "fp32", 224, 1, 2): "resnet18-digits-original-eager-fp32-224px-b1-t2",
-    Case("resnet50", "imagenette", "inductor", "bf16", 128, 16, 8): "resnet50-imagenette-original-inductor-bf16-128px-b16-t8",
+    Case("resnet50", "imagenette", "onnxruntime", "bf16", 128, 16, 8):
+        "resnet50-imagenette-original-onnxruntime-bf16-128px-b16-t8",
     Case("resnet18", "folder", "openvino", "fp16", 224, 4, 1, "int8"): "resnet18-folder-int8-openvino-fp16-224px-b4-t1",
     Case("kws", "synthetic", "my.module:FAST", "fp32", 1, 1, 1): "kws-synthetic-original-my.module.FAST-fp32-1px-b1-t1",
 }  # fmt: skip
