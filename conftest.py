@@ -6,11 +6,13 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 import torch
+from pytest_benchmark.logger import PytestBenchmarkWarning
 
 from bench_tests.harness import history, table
 from bench_tests.harness.case import Case
@@ -24,6 +26,7 @@ STARTED = time.perf_counter()
 MATRIX = pytest.StashKey[Matrix]()
 SESSION = pytest.StashKey[Session]()
 JOURNAL = pytest.StashKey[Journal]()
+COMPARED = pytest.StashKey[dict[str, str]]()
 PROGRESS = pytest.StashKey[history.Progress]()
 PARAMETERS = ("workload", "backend", "precision", "size", "batch", "threads")
 
@@ -41,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
         read_expectations()
     except SpeedproofError as error:
         raise pytest.UsageError(str(error)) from None
+    # Outside of tests, where pytest.ini's filters make them errors too: nothing to compare with, and nothing to save.
+    warnings.filterwarnings("default", category=PytestBenchmarkWarning)
+    warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
     torch.set_num_threads(matrix.settings.threads)
     config.stash[MATRIX] = matrix
     config.stash[SESSION] = session = Session(matrix.settings)
@@ -83,8 +89,11 @@ def measure(
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Count what will run."""
-    session.config.stash[PROGRESS] = history.Progress(len(session.items))
+    """Count what will run, and make sure that what comes of it can be kept."""
+    config = session.config
+    if not config.option.collectonly and any("case" in getattr(item, "fixturenames", ()) for item in session.items):
+        history.check_storage(config.option, config.stash[JOURNAL])
+    config.stash[PROGRESS] = history.Progress(len(session.items))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -108,8 +117,9 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchmark: dict[str, Any]) -> None:
-    """Refuse to compare times of different machines."""
+    """Refuse to compare times of different machines, and keep what is compared with."""
     history.refuse_other_machine(config.stash[SESSION].fingerprint, compared_benchmark)
+    config.stash[COMPARED] = compared_benchmark.get("versions", {})
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
@@ -128,8 +138,10 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table, the answer, and what the harness cost."""
-    journal = terminalreporter.config.stash.get(JOURNAL, None)
+    stash = terminalreporter.config.stash
+    journal = stash.get(JOURNAL, None)
     if journal is not None and journal.records:
         terminalreporter.section("Speedproof")
-        for line in table.report(journal.records, journal.not_measured, time.perf_counter() - STARTED):
+        changes = history.changes_since(stash[COMPARED], stash[SESSION]) if COMPARED in stash else []
+        for line in [*changes, *table.report(journal.records, journal.not_measured, time.perf_counter() - STARTED)]:
             terminalreporter.write_line(line)

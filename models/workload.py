@@ -108,7 +108,7 @@ class DataChoice:
         """Name in records, histories and file names; that of a folder tells which one."""
         if self.name != "folder" or self.directory is None:
             return self.name
-        return f"folder-{re.sub('[^A-Za-z0-9.]+', '_', self.directory.resolve().name)}"
+        return f"folder_{re.sub('[^A-Za-z0-9.]+', '_', self.directory.resolve().name)}"
 
 
 # Modules that define workloads; each has a dictionary WORKLOADS from a name to a function of a DataChoice.

@@ -11,8 +11,8 @@ import yaml
 
 from models.errors import SpeedproofError
 
-_NUMBER = int | float
-_KINDS = {"case": str, "agreement_min": _NUMBER, "drop_max": _NUMBER, "known_failure": str}
+_NUMBER = (int, float)
+_KINDS = {"case": (str,), "agreement_min": _NUMBER, "drop_max": _NUMBER, "known_failure": (str,)}
 _WORDS = {"case": "a pattern", "agreement_min": "a number", "drop_max": "a number", "known_failure": "a reason"}
 FILE = Path(__file__).parents[1] / "expectations.yaml"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import signal
 import time
@@ -14,12 +15,13 @@ import pytest
 
 from bench_tests.harness.case import Case, NotMeasuredError, explained
 from bench_tests.harness.expectations import expectation
-from bench_tests.harness.fingerprint import Fingerprint, versions
+from bench_tests.harness.fingerprint import Fingerprint, differences, versions
 from bench_tests.harness.measure import Measurement
 from bench_tests.harness.record import Journal, Record
 from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
-from optim.backends import load_backend
+from models.weights import check_writable
+from optim.backends import backend_names, load_backend
 
 _DEFAULT_STORAGE = "file://./.benchmarks"
 
@@ -38,23 +40,38 @@ def use_own_storage(config: pytest.Config, fingerprint: Fingerprint) -> Path:
     return Path(location) if "://" not in location else Path(".benchmarks") / fingerprint.folder()
 
 
+def check_storage(option: argparse.Namespace, journal: Journal) -> None:
+    """Raise UsageError where results could not be kept, before hours are spent on them."""
+    folders = {"--benchmark-storage": journal.folder.parent.parent}
+    if option.benchmark_json:
+        folders["--benchmark-json"] = Path(option.benchmark_json).parent
+    for name, folder in folders.items():
+        try:
+            check_writable(folder)
+        except SpeedproofError as error:
+            raise pytest.UsageError(f"{name}: {error}") from None
+
+
 def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[[Case], Record | None]:
     """The `measure` fixture: it takes a case through the harness and keeps what comes of it."""
 
     def measure(case: Case) -> Record | None:
         benchmark.has_error = True  # until all checks have passed: an interrupted case must not be stored either
         expected = expectation(case.id)
+        failure = None
         try:
             record, arrays = Measurement(case, session, expected).run(benchmark)
         except Exception as error:
             failure = explained(case, error)
             journal.add_not_measured(case.id, failure.status, failure.reason)
+            foreseen = isinstance(error, NotMeasuredError | SpeedproofError) or failure.status != "failed"
+            if not foreseen and expected.known_failure is None:
+                raise  # its traceback is what helps
+        if failure is not None:
             if failure.status != "failed":
                 pytest.skip(failure.reason)
             if expected.known_failure is not None:
                 pytest.xfail(f"{expected.known_failure} ({failure.reason})")
-            if not isinstance(error, NotMeasuredError | SpeedproofError):
-                raise  # nobody has foreseen it: its traceback is what helps
             pytest.fail(f"{case.id}: {failure.reason}", pytrace=False)
         if expected.known_failure is not None:
             reason = "it passed, but expectations.yaml calls it a known failure: update its row"
@@ -95,10 +112,18 @@ def complete_json(output: dict[str, Any], session: Session, journal: Journal) ->
         honest = journal.records.get(entry["extra_info"].get("case", ""), {}).get("speedup_over_best_fp32")
         if honest is not None:
             entry["extra_info"]["speedup_over_best_fp32"] = honest
-    packages = sorted({load_backend(str(r["backend"])).package for r in journal.records.values()} | {"torch"})
     output["fingerprint"] = asdict(session.fingerprint)
-    output["versions"] = versions(session.settings.device, packages)
+    output["versions"] = _versions(session)
     output["not_measured"] = journal.not_measured
+
+
+def _versions(session: Session) -> dict[str, str]:
+    return versions(session.settings.device, sorted({load_backend(name).package for name in backend_names()}))
+
+
+def changes_since(compared: dict[str, str], session: Session) -> list[str]:
+    """What changed in versions and settings since a stored run: an upgrade may be what made a model slower."""
+    return [f"since the compared run: {change}" for change in differences(compared, _versions(session))]
 
 
 def refuse_other_machine(current: Fingerprint, compared: dict[str, Any]) -> None:

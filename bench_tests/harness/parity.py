@@ -46,9 +46,9 @@ def deviations(outputs: Sequence[Tensors], oracle: Sequence[Tensors]) -> list[De
 
     Raises NotMeasuredError for another structure, NaN, inf and wrong integers.
     """
-    for found, expected in zip(outputs, oracle, strict=True):
-        if len(found) != len(expected):
-            raise NotMeasuredError("failed", f"parity: {len(found)} outputs, expected {len(expected)}")
+    for here, there in zip(outputs, oracle, strict=True):
+        if len(here) != len(there):
+            raise NotMeasuredError("failed", f"parity: {len(here)} outputs, expected {len(there)}")
     result = []
     for index in range(len(oracle[0])):
         found = [tensors[index].detach().cpu() for tensors in outputs]

@@ -7,6 +7,7 @@ import pytest
 from bench_tests.harness import history
 from bench_tests.harness.case import Case, NotMeasuredError
 from bench_tests.harness.expectations import Expectation, expectation, read_expectations
+from bench_tests.harness.measure import Measurement
 from bench_tests.harness.record import Journal
 from models.errors import SpeedproofError
 
@@ -80,7 +81,7 @@ def measured(monkeypatch, tmp_path):
                 raise outcome
             return outcome, {}
 
-        monkeypatch.setattr(history.Measurement, "run", run)
+        monkeypatch.setattr(Measurement, "run", run)
         monkeypatch.setattr(history, "expectation", lambda case_id: Expectation(case_id, known_failure=known_failure))
         benchmark = SimpleNamespace(has_error=False, enabled=True, extra_info={})
         journal = Journal.start(tmp_path)

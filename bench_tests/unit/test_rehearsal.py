@@ -42,7 +42,7 @@ def no_child_survives():
 
 def _children() -> list[psutil.Process]:
     """Live children of the server that forks them."""
-    server = psutil.Process(forkserver._forkserver._forkserver_pid)
+    server = psutil.Process(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
     return [child for child in server.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
 
 

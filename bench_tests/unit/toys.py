@@ -244,7 +244,7 @@ class _Greedy(Backend):
 
     def compile(self, module: nn.Module, example: Tensors, precision: str, target: Target) -> Runner:
         runner = load_backend("eager").compile(module, example, precision, target)
-        runner.ballast = torch.ones(300 * 2**20 // 4)
+        runner.ballast = torch.ones(300 * 2**20 // 4)  # type: ignore[attr-defined]
         return runner
 
 
