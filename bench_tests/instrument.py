@@ -8,18 +8,18 @@ ratios; it fails where a bare loop differs by more than 3 %, or the A/A speed-up
 
 import statistics
 import time
+from collections.abc import Callable
 
 from bench_tests.harness.case import Case
 from bench_tests.harness.session import Session, to_device
 from bench_tests.harness.statistics import paired_ratio, paired_ratio_by_instance
 from bench_tests.harness.timing import INSTANCES, SMALL_S, Pairing, Side
 from models.workload import Tensors
-from optim.backends.base import Runner
 
 TRIES = 3
 
 
-def bare_loop_s(runner: Runner, inputs: list[Tensors], seconds: float) -> float:
+def bare_loop_s(runner: Callable[..., Tensors], inputs: list[Tensors], seconds: float) -> float:
     """Median seconds of one call in a loop that does nothing else."""
     times_s: list[float] = []
     finished = time.perf_counter() + seconds

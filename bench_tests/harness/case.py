@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,12 @@ class NotMeasuredError(Exception):
         self.reason = reason
 
 
+# What runtimes say whose exception has no type of its own: torch's CPU allocator, C++, CUDA, ONNX Runtime.
+_OUT_OF_MEMORY = re.compile(
+    "can't allocate memory|not enough memory|bad_?alloc|out of memory|failed to allocate memory", re.IGNORECASE
+)
+
+
 def explained(case: Case, error: Exception) -> NotMeasuredError:
     """Whatever a case raised, as its reason. Memory that ran out is found behind the error that a backend makes."""
     if isinstance(error, NotMeasuredError):
@@ -66,8 +73,7 @@ def explained(case: Case, error: Exception) -> NotMeasuredError:
     root: BaseException = error
     while root.__cause__ is not None:
         root = root.__cause__
-    # torch's CPU allocator raises a plain RuntimeError
-    if isinstance(root, MemoryError | torch.OutOfMemoryError) or ("alloc" in str(root) and "memory" in str(root)):
+    if isinstance(root, MemoryError | torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(root)):
         return NotMeasuredError("out of memory", f"out of memory: {_first_line(root)}")
     if isinstance(error, SpeedproofError):
         return NotMeasuredError("failed", str(error))

@@ -16,7 +16,6 @@ from bench_tests.harness.case import Case, Settings
 from bench_tests.harness.fingerprint import check_threads
 from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
-from models.weights import read_checkpoint
 from models.workload import DataChoice, Workload, load_workload, workload_names
 from optim.backends import backend_names, load_backend
 from optim.backends.base import PRECISIONS, Target
@@ -84,12 +83,11 @@ def read_options(option: argparse.Namespace) -> Matrix:
         raise SpeedproofError("--device cuda: this torch sees no GPU; use --device cpu, or install the gpu group")
     threads = _default_threads() if option.threads is None else _number("--threads", option.threads)
     check_threads(threads)
+    if (option.data or data_dir) and ":" in option.workload:
+        raise SpeedproofError("--data and --data-dir: a workload of your own brings its data itself; leave them out")
     if data == "digits" and data_dir is not None:
         raise SpeedproofError(f"--data-dir {data_dir}: digits come with scikit-learn; leave it out or ask for folder")
     weights = Path(option.weights) if option.weights else None
-    if weights is not None:
-        with _naming("--weights"):
-            read_checkpoint(weights)  # a bad file is one sentence now, not one a case
     choice = DataChoice(data, data_dir)
     with _naming("--workload"):
         loaded = {spec: load_workload(spec, choice) for spec in _names("--workload", option.workload)}
@@ -107,6 +105,10 @@ def read_options(option: argparse.Namespace) -> Matrix:
         for size in sizes or ():
             if size < workload.smallest_size:
                 raise SpeedproofError(f"--size {size}: {workload.name} needs at least {workload.smallest_size} px")
+    if weights is not None:  # a file that does not fit is one sentence now, not one a case
+        for workload in loaded.values():
+            with _naming("--weights"):
+                workload.build((sizes or workload.sizes)[0], weights)
     check_writable()
     settings = Settings(
         device=device, threads=threads, data=choice, weights=weights,

@@ -2,7 +2,7 @@
 
 Its peak is the memory figure, its artefacts fill the cache, and its death - out of memory, segmentation fault, hang -
 is the reason of one row instead of the end of the session. Children are forked from a server that has imported torch
-and run nothing, so that one costs a few hundredths of a second and its peak belongs to its model alone.
+and run nothing, so that one starts at once and its peak belongs to its model alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Rehearsal:
 def rehearse(case: Case, settings: Settings) -> Rehearsal:
     """Build and run a case once in a child. Raises NotMeasuredError with the reason where that fails."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench_tests.harness.rehearsal", "optim.backends.eager"])
+    context.set_forkserver_preload(["bench_tests.harness.rehearsal", "models.resnet", "optim.backends.eager"])
     receiver, sender = context.Pipe(duplex=False)
     limit_bytes = int(available_memory_bytes() * _MEMORY_SHARE)
     environment = dict(os.environ)  # the server keeps the one that it was started in
@@ -54,7 +54,6 @@ def rehearse(case: Case, settings: Settings) -> Rehearsal:
         if not receiver.poll():
             raise EOFError
         answer = receiver.recv()
-        child.join(5)
     except EOFError:
         child.join(10)
         raise _death(child.exitcode) from None
@@ -112,7 +111,7 @@ def _build_and_run(case: Case, settings: Settings, environment: dict[str, str], 
     try:
         session = Session(settings)
         runner = session.compile(case)
-        runner(*to_device(session.case_inputs(case)[:1], runner.device)[0])
+        runner(*to_device([session.example(case)], runner.device)[0])
         gpu_bytes = torch.cuda.max_memory_allocated() if runner.device == "cuda" else 0
         sender.send(Rehearsal(_peak_bytes(), base_bytes, gpu_bytes, runner.build_s, runner.from_cache))
     except Exception as error:  # whatever a backend raises is this case's reason, not the session's end

@@ -1,4 +1,3 @@
-# ruff: noqa: N802 - the stand-in has the names of NVML
 import sys
 import time
 from types import SimpleNamespace

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bench_tests.harness import table
-from bench_tests.harness.record import Record
+from bench_tests.harness.record import Record, Value
 
 
-def record(backend: str, precision: str, size: int, batch: int, speedup: float, fps: float, **more: object) -> Record:
+def record(backend: str, precision: str, size: int, batch: int, speedup: float, fps: float, **more: Value) -> Record:
     return {
         "case": f"{backend}-{precision}-{size}-{batch}", "workload": "resnet18", "data": "digits", "recipe": "original",
         "backend": backend, "precision": precision, "size": size, "batch": batch, "threads": 2, "clock": "wall",

@@ -14,10 +14,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType, MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,20 +75,36 @@ def module_digest(module: nn.Module) -> str:
 _BOOKKEEPING = frozenset(vars(nn.Module()))
 
 
-def _described(value: object) -> str:
+def _described(value: object, depth: int = 0) -> str:
     """Content of an option in words, equal for equal content in every process."""
     if isinstance(value, Tensor):
         return tensors_digest((value,))
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_described(value[key])}' for key in sorted(value, key=str))}}}"
+    if isinstance(value, np.ndarray):
+        return tensors_digest((torch.from_numpy(value),))
+    if depth > 20:  # it refers to itself
+        return type(value).__qualname__
+    described = partial(_described, depth=depth + 1)
+    if isinstance(value, nn.Module):  # one that is no part of the module: in a list, say
+        return described([str(value), value.state_dict()])
+    if isinstance(value, dict | MappingProxyType):
+        return f"{{{', '.join(f'{key}: {described(value[key])}' for key in sorted(value, key=str))}}}"
     if isinstance(value, list | tuple | set | frozenset):
-        parts = [_described(part) for part in value]
+        parts = [described(part) for part in value]
         return f"[{', '.join(sorted(parts) if isinstance(value, set | frozenset) else parts)}]"
     if isinstance(value, FunctionType):
-        return f"{value.__module__}.{value.__qualname__} {hashlib.sha256(value.__code__.co_code).hexdigest()}"
-    if value is None or isinstance(value, bool | int | float | str | torch.dtype):
+        closure = [cell.cell_contents for cell in value.__closure__ or ()]
+        return f"{value.__module__}.{value.__qualname__} {described([value.__code__, value.__defaults__, closure])}"
+    if isinstance(value, CodeType):
+        return described([value.co_code.hex(), value.co_names, value.co_consts])
+    if isinstance(value, partial):
+        return described([value.func, value.args, value.keywords])
+    if value is None or isinstance(value, _PLAIN):
         return repr(value)
-    return f"{type(value).__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    name = f"{type(value).__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return name if isinstance(value, type) or not hasattr(value, "__dict__") else f"{name} {described(vars(value))}"
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, torch.memory_format)
 
 
 def tensors_digest(tensors: Tensors) -> str:
@@ -114,16 +131,21 @@ def artefact(kind: str, parts: dict[str, object], build: Callable[[Path], None])
     if folder.is_dir():
         return folder, True
     check_writable()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=folder.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=cache_root()))
     try:
         build(scratch)
         (scratch / "key.json").write_text(json.dumps(parts, indent=1, sort_keys=True))
+        folder.parent.mkdir(exist_ok=True)
         try:
             scratch.rename(folder)
         except OSError:  # another process finished the same artefact first; both are equal
             if not folder.is_dir():
                 raise
+    except OSError as error:
+        raise SpeedproofError(
+            f"the {kind} artefact cannot be written to {folder} ({error.strerror or error}): free the disk, "
+            f"or set SPEEDPROOF_CACHE to another folder"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder, False
