@@ -108,7 +108,7 @@ class Measurement:
 
     def _roofline(self) -> None:
         ceiling = self.session.ceiling(self.case.precision)
-        self.record |= {"gflop": self.session.gflop(self.case), "peak_gflops": ceiling.matmul_gflops}
+        self.record |= {"gflop": self.session.gflop(self.case), "peak_gflops": ceiling.peak_gflops}
         self.record |= {"copy_gb_per_s": ceiling.copy_gb_per_s, "peak_theoretical_how": ceiling.how}
         if ceiling.theoretical_gflops is not None:
             self.record["peak_theoretical_gflops"] = ceiling.theoretical_gflops

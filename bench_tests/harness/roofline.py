@@ -1,7 +1,7 @@
 """How much arithmetic a model asks for, and how much this machine can do: measured, and by theory.
 
 After Williams, Waterman & Patterson, "Roofline: An Insightful Visual Performance Model", CACM 52 (2009), without the
-memory slope: the share of the measured matrix-product peak is the figure a reader can act on. A multiply-add counts as
+memory slope: the share of the measured peak, a matrix product or a convolution, is the figure a reader can act on. A multiply-add counts as
 2 FLOP everywhere. The measured ceiling is kept on disk, one file a fingerprint and precision, because a share is only
 comparable with another when both are of the same ceiling; one taken on a busy machine shows as a share above 1.
 """
@@ -36,6 +36,7 @@ _CPU_SIZES = (512, 768, 1024, 2048, 4096)
 _GPU_SIZES = (2048, 4096, 8192)
 _COPY_BYTES = 256 * 2**20  # far beyond any last-level cache
 _COPY_BUDGET_S = 1.0
+_EMULATED_GFLOPS = 20.0  # a dtype below it has no arithmetic of its own here, and a convolution in it takes minutes
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Ceiling:
 
     precision: str
     threads: int
-    matmul_gflops: float  # GFLOP/s of the best matrix product
+    peak_gflops: float  # GFLOP/s of the best matrix product or convolution
     copy_gb_per_s: float
     theoretical_gflops: float | None  # GFLOP/s
     how: str  # how the theoretical figure came about, or why there is none
@@ -72,19 +73,21 @@ def ceiling(fingerprint: Fingerprint, precision: str, device: str, remeasure: bo
         return kept
     check_writable()
     with _threads(fingerprint.threads):
-        matmul_gflops = _best_matmul_gflops(PRECISIONS[precision], device)
+        peak_gflops = _best_product_gflops(PRECISIONS[precision], device)
+        if device == "cpu" and peak_gflops > _EMULATED_GFLOPS:
+            peak_gflops = max(peak_gflops, _best_convolution_gflops(PRECISIONS[precision]))
         copy_gb_per_s = _best_copy_gb_per_s(device)
     if device == "cuda":
         theoretical, how = theory.card_gflops(fingerprint.gpu_name or "", precision)
     else:
         cores = min(fingerprint.threads, machine.physical_cores(fingerprint.affinity))
         theoretical, how = theory.cpu_gflops(machine.cpu_info(), precision, cores, theory.maximum_mhz())
-    measured = Ceiling(precision, fingerprint.threads, matmul_gflops, copy_gb_per_s, theoretical, how)
+    measured = Ceiling(precision, fingerprint.threads, peak_gflops, copy_gb_per_s, theoretical, how)
     _write(file, measured)
     return measured
 
 
-def _best_matmul_gflops(dtype: torch.dtype, device: str) -> float:
+def _best_product_gflops(dtype: torch.dtype, device: str) -> float:
     """The best of all square products that fit the budget: the small ones stay in the cache, the large ones fill cores.
 
     On the CPU also as a 1x1 convolution: fp32 torch.mm goes to MKL, which reaches 105 GFLOP/s on two Zen 5 cores, while
@@ -109,6 +112,16 @@ def _best_matmul_gflops(dtype: torch.dtype, device: str) -> float:
 def _convolve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """The product left @ right as a convolution with 1x1 kernels over an image of one row."""
     return F.conv2d(right[None, :, None, :], left[:, :, None, None])
+
+
+def _best_convolution_gflops(dtype: torch.dtype) -> float:
+    """A 3x3 convolution inside of a ResNet: on some CPUs oneDNN's kernels for it beat every plain product."""
+    batch, channels, edge = 8, 256, 28
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(batch, channels, edge, edge, generator=generator).to(dtype, memory_format=torch.channels_last)
+    kernel = torch.randn(channels, channels, 3, 3, generator=generator).to(dtype, memory_format=torch.channels_last)
+    flop = 2 * 9 * batch * channels**2 * edge**2
+    return flop / _best_s(lambda: F.conv2d(image, kernel, padding=1), _COPY_BUDGET_S, "cpu") / 1e9
 
 
 def _best_copy_gb_per_s(device: str) -> float:
@@ -161,7 +174,7 @@ def _read(file: Path, precision: str) -> Ceiling | None:
     """The kept ceiling, None where there is none or what is there is no ceiling."""
     try:
         kept = Ceiling(**json.loads(file.read_text()))
-        usable = kept.precision == precision and kept.matmul_gflops > 0 and kept.copy_gb_per_s > 0
+        usable = kept.precision == precision and kept.peak_gflops > 0 and kept.copy_gb_per_s > 0
     except (OSError, ValueError, TypeError):
         return None
     return kept if usable else None

@@ -141,7 +141,7 @@ def ceilings(records: Mapping[str, Record]) -> list[str]:
     for row in records.values():
         theory = f", theoretical {row['peak_theoretical_gflops']:.0f}" if "peak_theoretical_gflops" in row else ""
         lines[row["precision"]] = f"{row['precision']} {row['peak_gflops']:.0f}{theory}"
-    return [f"peak GFLOP/s of this machine, measured as matrix products: {'; '.join(lines.values())}"]
+    return [f"measured peak of this machine in GFLOP/s (matrix products, convolutions): {'; '.join(lines.values())}"]
 
 
 def not_measured(entries: Sequence[Record]) -> list[str]:

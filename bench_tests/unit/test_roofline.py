@@ -46,12 +46,12 @@ def measurements(monkeypatch, tmp_path):
     """Quick measurements that count themselves, and a cache of their own."""
     taken: list[torch.dtype] = []
 
-    def best_matmul_gflops(dtype: torch.dtype, _: str) -> float:
+    def best_product_gflops(dtype: torch.dtype, _: str) -> float:
         taken.append(dtype)
         return 100.0 + len(taken)
 
     monkeypatch.setenv("SPEEDPROOF_CACHE", str(tmp_path))
-    monkeypatch.setattr(roofline, "_best_matmul_gflops", best_matmul_gflops)
+    monkeypatch.setattr(roofline, "_best_product_gflops", best_product_gflops)
     monkeypatch.setattr(roofline, "_best_copy_gb_per_s", lambda _: 40.0)
     return taken
 
@@ -63,8 +63,8 @@ def test_ceiling_is_measured_once_for_a_fingerprint_and_precision(measurements):
     roofline.ceiling(EXAMPLE, "bf16", "cpu")
     roofline.ceiling(replace(EXAMPLE, threads=1), "fp32", "cpu")
     assert measurements == [torch.float32, torch.bfloat16, torch.float32]
-    assert roofline.ceiling(EXAMPLE, "fp32", "cpu", remeasure=True).matmul_gflops == 104
-    assert roofline.ceiling(EXAMPLE, "fp32", "cpu").matmul_gflops == 104
+    assert roofline.ceiling(EXAMPLE, "fp32", "cpu", remeasure=True).peak_gflops == 104
+    assert roofline.ceiling(EXAMPLE, "fp32", "cpu").peak_gflops == 104
 
 
 @pytest.mark.usefixtures("measurements")
@@ -74,8 +74,8 @@ def test_a_corrupt_kept_ceiling_is_measured_again(tmp_path, content):
     (file,) = tmp_path.rglob("fp32.json")
     assert file.parent.name == EXAMPLE.folder()
     file.write_bytes(content.encode("latin-1"))
-    assert roofline.ceiling(EXAMPLE, "fp32", "cpu").matmul_gflops == 102
-    assert roofline.ceiling(EXAMPLE, "fp32", "cpu").matmul_gflops == 102
+    assert roofline.ceiling(EXAMPLE, "fp32", "cpu").peak_gflops == 102
+    assert roofline.ceiling(EXAMPLE, "fp32", "cpu").peak_gflops == 102
     assert [found.name for found in file.parent.iterdir()] == ["fp32.json"]
 
 
@@ -92,7 +92,7 @@ def test_the_real_measurement_gives_plausible_figures(monkeypatch):
     monkeypatch.setattr(roofline, "_BUDGET_S", 0.05)
     monkeypatch.setattr(roofline, "_COPY_BUDGET_S", 0.05)
     monkeypatch.setattr(roofline, "_COPY_BYTES", 2**20)
-    assert 0.1 < roofline._best_matmul_gflops(torch.float32, "cpu") < 1e5
+    assert 0.1 < roofline._best_product_gflops(torch.float32, "cpu") < 1e5
     assert 0.1 < roofline._best_copy_gb_per_s("cpu") < 1e4
 
 

@@ -309,7 +309,7 @@ def image_workload(
         build=lambda _size, weights: build(len(class_names(choice)), weights),
         example=partial(_example, choice),
         sizes=(128, 224),
-        batches=(1, 4, 16),
+        batches=(1, 8),
         data=partial(image_split, choice),
         quality=partial(_top1, choice),
         weights=weights,
