@@ -1,9 +1,10 @@
 """How much arithmetic a model asks for, and how much this machine can do: measured, and by theory.
 
 After Williams, Waterman & Patterson, "Roofline: An Insightful Visual Performance Model", CACM 52 (2009), without the
-memory slope: the share of the measured peak, a matrix product or a convolution, is the figure a reader can act on. A multiply-add counts as
-2 FLOP everywhere. The measured ceiling is kept on disk, one file a fingerprint and precision, because a share is only
-comparable with another when both are of the same ceiling; one taken on a busy machine shows as a share above 1.
+memory slope: the share of the measured peak, a matrix product or a convolution, is the figure a reader can act on. A
+multiply-add counts as 2 FLOP everywhere. The measured ceiling is kept on disk, one file a fingerprint and precision,
+because a share is only comparable with another when both are of the same ceiling; one taken on a busy machine shows as
+a share above 1.
 """
 
 from __future__ import annotations

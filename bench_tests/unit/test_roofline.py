@@ -53,6 +53,7 @@ def measurements(monkeypatch, tmp_path):
     monkeypatch.setenv("SPEEDPROOF_CACHE", str(tmp_path))
     monkeypatch.setattr(roofline, "_best_product_gflops", best_product_gflops)
     monkeypatch.setattr(roofline, "_best_copy_gb_per_s", lambda _: 40.0)
+    monkeypatch.setattr(roofline, "_best_convolution_gflops", lambda _: 50.0)
     return taken
 
 
