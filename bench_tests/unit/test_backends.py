@@ -1,6 +1,8 @@
 """Every backend that runs here against an independent float64 run, and what it says of itself."""
 
 import copy
+import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -345,3 +347,21 @@ def test_size_is_the_bytes_of_the_weights(build):
     assert build("eager", "bf16", "two-inputs").size_bytes == 2 * (11 * 6 + 10 * 5 + 5)
     path, _ = export.onnx_file(make("convnet"), example("convnet"), "fp32", "onnxruntime")
     assert build("onnxruntime", "fp32", "convnet").size_bytes == path.stat().st_size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the alternate signal stack is asked for as Linux has it")
+def test_openvino_leaves_no_signal_stack_behind_that_is_gone(cache):
+    class Stack(ctypes.Structure):
+        _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    backend, example = load_backend("openvino"), (torch.randn(1, 3, 16, 16),)
+    if (reason := backend.missing("fp32", TARGET)) is not None:
+        pytest.skip(reason)
+    for _ in range(2):
+        runner = backend.compile(ConvNet(), example, "fp32", TARGET)
+        runner(*example)
+        del runner
+        gc.collect()
+        stack = Stack()
+        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+        assert stack.flags & 2, "an interrupt would be delivered on memory that is unmapped"

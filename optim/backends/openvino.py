@@ -11,7 +11,9 @@ always fp32, and ``size_bytes`` is the file's; OpenVINO casts the weights when i
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 import time
 from collections import Counter
 from importlib.metadata import version
@@ -47,6 +49,11 @@ class OpenVinoRunner(Runner):
         arrays = [tensor.detach().numpy() for tensor in cast_inputs(inputs, torch.float32)]
         outputs = self._request.infer(arrays, share_inputs=True, share_outputs=False)
         return tuple(torch.from_numpy(array) for array in outputs.values())
+
+    def __del__(self) -> None:
+        self._request = self._compiled = None
+        if not sys.is_finalizing():
+            _leave_signal_stack()
 
     def coverage(self, inputs: Tensors) -> Coverage:
         self(*inputs)
@@ -116,6 +123,23 @@ class OpenVino(Backend):
             ) from error
         runner.build_s = time.perf_counter() - start
         return runner
+
+
+class _SignalStack(ctypes.Structure):
+    """C's ``stack_t`` on Linux."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def _leave_signal_stack() -> None:
+    """Let this thread take its signals on its ordinary stack.
+
+    OpenVINO 2026.4 gives the calling thread an alternate signal stack and unmaps it with the model: the next signal, a
+    Ctrl-C, would then be a segmentation fault instead of a KeyboardInterrupt, and the session's results would be lost.
+    """
+    if sys.platform == "linux":
+        disabled = 2  # SS_DISABLE
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(None, disabled, 0)), None)
 
 
 def read_nodes(nodes: list[tuple[str, str]], asked: str) -> Coverage:
