@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.data.images import CROP, MEAN, STD
+from models.data.images import MEAN, STD, centre_edge
 
 
 def random_views(
@@ -34,7 +34,7 @@ def random_views(
     theta[:, 0, 2] = (1 - width) * (2 * uniform[2] - 1)
     theta[:, 1, 2] = (1 - height) * (2 * uniform[3] - 1)
     pixels = images.float()
-    target = round(size / CROP)
+    target = centre_edge(size)
     if images.shape[-1] > 1.5 * target:  # sampling alone would alias
         pixels = F.interpolate(pixels, (target, target), mode="bilinear", align_corners=False, antialias=True)
     grid = F.affine_grid(theta.to(images.device), [count, 3, size, size], align_corners=False)

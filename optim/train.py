@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.data.images import DATA_NAMES, ImageSplit, target_indices
+from models.data.images import DATA_NAMES, ImageSplit, centre_edge, target_indices
 from models.errors import SpeedproofError
 from models.weights import (
     WEIGHTS_DIR,
@@ -140,11 +140,6 @@ def train(
     resume_path.unlink(missing_ok=True)
     print(f"{path}: top-1 {top1:.1%} on {len(test[1])} test images", flush=True)
     return history
-
-
-def centre_edge(size: int) -> int:
-    """Edge to which an image is resized before the centre crop of ``size``."""
-    return round(size * 256 / 224)
 
 
 def _targets(model: nn.Module, workload: Workload, data: ImageSplit) -> Tensor:

@@ -61,7 +61,7 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return the normalised image (3, S, S) float32 and its label."""
-        edge = round(self.size / CROP)
+        edge = centre_edge(self.size)
         return normalise(centre_crop(self.pixels(index, edge), self.size)), self.labels[index]
 
     def pixels(self, index: int, edge: int) -> Tensor:
@@ -92,6 +92,11 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
 def normalise(image: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) to float32 with ImageNet's mean and standard deviation taken out."""
     return (image.float() / 255 - MEAN) / STD
+
+
+def centre_edge(size: int) -> int:
+    """Edge to which an image is resized before the centre crop of ``size``."""
+    return round(size / CROP)
 
 
 def centre_crop(image: Tensor, size: int) -> Tensor:
@@ -237,7 +242,7 @@ def _examples(choice: DataChoice, split: str, size: int, limit: int | None) -> t
     dataset = image_split(choice, split, size)
     chosen = np.random.default_rng(0).permutation(len(dataset))[:limit]
     # uint8 (N, 3, S, S): a quarter of the memory of what is made of it batch by batch.
-    images = torch.stack([centre_crop(dataset.pixels(int(index), round(size / CROP)), size) for index in chosen])
+    images = torch.stack([centre_crop(dataset.pixels(int(index), centre_edge(size)), size) for index in chosen])
     return images, np.asarray(dataset.labels)[chosen]
 
 
