@@ -26,7 +26,7 @@ from bench_tests.harness.checks import (
 from bench_tests.harness.expectations import Expectation, expectation
 from bench_tests.harness.parity import check_bits
 from bench_tests.harness.record import Record, finite
-from bench_tests.harness.rehearsal import Rehearsal, rehearse
+from bench_tests.harness.rehearsal import Rehearsal, rehearse_once
 from bench_tests.harness.resources import Utilisation
 from bench_tests.harness.session import SPLIT, Session, to_device
 from bench_tests.harness.statistics import paired_ratio, paired_ratio_by_instance, summarise
@@ -57,7 +57,7 @@ class Measurement:
         self._describe()
         with self._spending("building"):
             if rehearsed:
-                self._record_rehearsal(rehearse(self.case, self.session.settings))
+                self._record_rehearsal(rehearse_once(self.case, self.session))
             runner = self.session.compile(self.case)
             inputs = to_device(self.session.case_inputs(self.case), runner.device)
             first = time.perf_counter()
@@ -102,6 +102,7 @@ class Measurement:
             "cpu_base_memory_bytes": child.cpu_base_memory_bytes,
             "child_build_s": child.build_s,
             "child_built_from_cache": child.from_cache,
+            "child_of_an_earlier_run": child.kept,
         }
         if self.session.settings.device == "cuda":
             self.record["gpu_peak_memory_bytes"] = child.gpu_peak_memory_bytes

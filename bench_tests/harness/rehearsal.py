@@ -3,17 +3,24 @@
 Its peak is the memory figure, its artefacts fill the cache, and its death - out of memory, segmentation fault, hang -
 is the reason of one row instead of the end of the session. Children are forked from a server that has imported torch
 and run nothing, so that one starts at once and its peak belongs to its model alone.
+
+What a child found is kept by content like any artefact: the same module, code, versions and machine need no second
+child, as long as there is memory for the peak that the first one had.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,8 +29,10 @@ import psutil
 import torch
 
 from bench_tests.harness.case import Case, NotMeasuredError, Settings, explained
+from bench_tests.harness.fingerprint import versions
 from bench_tests.harness.resources import available_memory_bytes
 from bench_tests.harness.session import Session, to_device
+from optim.backends.cache import artefact, kept_artefact
 
 _MEMORY_SHARE = 0.9  # of what is available when the child starts: past it the machine would swap or kill others
 
@@ -37,6 +46,58 @@ class Rehearsal:
     gpu_peak_memory_bytes: int
     build_s: float
     from_cache: bool
+    kept: bool = False  # found by the child of an earlier run, for the same content
+
+
+def rehearse_once(case: Case, session: Session) -> Rehearsal:
+    """What a child found for a case, in this run or an earlier one. Raises NotMeasuredError as `rehearse` does."""
+    parts = _parts(case, session)
+    # The key needs the module's digest, and only a build that a child has survived is tried in this process.
+    if kept_artefact("built", parts):
+        folder = kept_artefact("rehearsal", parts | {"module": session.digest(case)})
+        if folder is not None:
+            found = Rehearsal(**json.loads((folder / "rehearsal.json").read_text()))
+            if found.cpu_peak_memory_bytes < available_memory_bytes() * _MEMORY_SHARE:
+                return replace(found, kept=True)
+    found = rehearse(case, session.settings)
+    artefact(
+        "rehearsal",
+        parts | {"module": session.digest(case)},
+        lambda folder: (folder / "rehearsal.json").write_text(json.dumps(asdict(found))),
+    )
+    artefact("built", parts, lambda _folder: None)
+    return found
+
+
+def _parts(case: Case, session: Session) -> dict[str, object]:
+    """What a child's finding depends on beside the module's content: case, weights file, code, versions, machine."""
+    settings, weights, backend = session.settings, session.weights(case).path, session.backend(case)
+    stat = weights.stat() if weights is not None and weights.exists() else None
+    spec = settings.specs.get(case.workload, case.workload)
+    own_code = [sys.modules[name.partition(":")[0]].__file__ for name in (spec, case.backend) if ":" in name]
+    found = versions(settings.device, (backend.package, "onnx", "onnxscript"))
+    return {
+        "case": asdict(case),
+        "workload": spec,
+        "weights": None if stat is None else [str(weights), stat.st_size, stat.st_mtime_ns],
+        "code": [_code_digest(), *(_file_digest(Path(file)) for file in own_code if file)],
+        "versions": {name: value for name, value in found.items() if name not in {"commit", "governor"}},
+        "machine": session.fingerprint.folder(),
+    }
+
+
+@cache
+def _code_digest() -> str:
+    """Digest of all sources of models, backends and harness: a changed one may need other memory, or crash."""
+    root = Path(__file__).parents[2]
+    sources = sorted(
+        path for part in ("models", "optim", "bench_tests/harness") for path in (root / part).rglob("*.py")
+    )
+    return hashlib.sha256("".join(_file_digest(path) for path in sources).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def rehearse(case: Case, settings: Settings) -> Rehearsal:

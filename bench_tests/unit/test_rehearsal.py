@@ -6,14 +6,17 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
 
+from bench_tests.harness import rehearsal
 from bench_tests.harness.case import Case, NotMeasuredError, Settings, explained
-from bench_tests.harness.rehearsal import rehearse
+from bench_tests.harness.rehearsal import rehearse, rehearse_once
+from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
 
 TOYS = "bench_tests.unit.toys"
@@ -94,6 +97,45 @@ def test_child_works_in_the_environment_of_its_parent(tmp_path, monkeypatch):
     assert not rehearse(_case("CACHING"), SETTINGS).from_cache
     assert rehearse(_case("CACHING"), SETTINGS).from_cache
     assert (tmp_path / "another" / "toy").is_dir()
+
+
+def test_second_run_needs_no_child_until_something_changes(tmp_path, monkeypatch):
+    spec = tmp_path / "own_toy.py"
+    spec.write_text(f"from {TOYS} import SMALL\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = replace(SETTINGS, specs={"small0": "own_toy:SMALL"})
+    first = rehearse_once(_case("eager"), Session(settings))
+    assert not first.kept
+    monkeypatch.setattr(rehearsal, "rehearse", _no_child)
+    assert rehearse_once(_case("eager"), Session(settings)) == replace(first, kept=True)
+    with pytest.raises(NoChild):
+        rehearse_once(replace(_case("eager"), batch=2), Session(settings))
+    for place, name, change in (
+        (rehearsal, "versions", lambda device, packages: {"torch": "99"}),
+        (rehearsal, "available_memory_bytes", lambda: first.cpu_peak_memory_bytes),
+        (Session, "digest", lambda session, case: "another content"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, change)
+            with pytest.raises(NoChild):
+                rehearse_once(_case("eager"), Session(settings))
+    spec.write_text(f"from {TOYS} import SMALL  # changed\n")
+    with pytest.raises(NoChild):
+        rehearse_once(_case("eager"), Session(settings))
+
+
+def test_nothing_is_kept_of_a_child_that_died():
+    for _ in range(2):
+        with pytest.raises(NotMeasuredError, match="SIGSEGV"):
+            rehearse_once(_case("CRASHING"), Session(SETTINGS))
+
+
+class NoChild(Exception):
+    """Raised where a child would have started."""
+
+
+def _no_child(*_):
+    raise NoChild
 
 
 def test_interrupted_parent_takes_its_child_along():

@@ -121,17 +121,22 @@ def signature(example: Tensors) -> list[str]:
     return [f"{tensor.dtype}{list(tensor.shape)}" for tensor in example]
 
 
-def artefact(kind: str, parts: dict[str, object], build: Callable[[Path], None]) -> tuple[Path, bool]:
+def kept_artefact(kind: str, parts: dict[str, object]) -> Path | None:
+    """The folder of an artefact that is there already, else None."""
+    folder = _folder(kind, parts)
+    return folder if folder.is_dir() else None
+
+
+def artefact(kind: str, parts: dict[str, object], build: Callable[[Path], object]) -> tuple[Path, bool]:
     """The folder of an artefact, and whether it was there already.
 
     ``parts`` is everything that the artefact depends on, as JSON; ``build`` fills the empty folder it is given.
     """
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    folder = cache_root() / kind / key
+    folder = _folder(kind, parts)
     if folder.is_dir():
         return folder, True
     check_writable()
-    scratch = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=cache_root()))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=cache_root()))
     try:
         build(scratch)
         (scratch / "key.json").write_text(json.dumps(parts, indent=1, sort_keys=True))
@@ -149,3 +154,8 @@ def artefact(kind: str, parts: dict[str, object], build: Callable[[Path], None])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder, False
+
+
+def _folder(kind: str, parts: dict[str, object]) -> Path:
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return cache_root() / kind / key
