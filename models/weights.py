@@ -13,7 +13,7 @@ import pickle
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_into(module: nn.Module, path: Path) -> None:
-    """Load the weights of a file into a module, every name and shape matching. Raises SpeedproofError otherwise."""
-    state, _ = read_checkpoint(path)
+    """Load the weights of a file into a module, every name and shape matching. Raises SpeedproofError otherwise.
+
+    A file that says ``channels_removed`` in its meta data gives the module's layers its own channels first.
+    """
+    state, meta = read_checkpoint(path)
+    if meta.get("channels_removed"):
+        fit_channels(module, state)
     own = module.state_dict()
     # Files from before batch norm counted its batches lack these counters, which inference does not read.
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
@@ -91,6 +96,30 @@ def load_into(module: nn.Module, path: Path) -> None:
             f"another shape and {len(foreign)} are foreign (first: {first}); give the weights of the same architecture"
         )
     module.load_state_dict(state)
+
+
+def fit_channels(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give convolutions, batch norms and linear layers as many channels as the tensors of a state dict have."""
+    for name, part in module.named_modules():
+        weight = state.get(f"{name}.weight" if name else "weight")
+        if weight is None or not isinstance(part, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            continue
+        for kind in (part._parameters, part._buffers):
+            for key, own in list(kind.items()):
+                found = state.get(f"{name}.{key}" if name else key)
+                if own is not None and found is not None and own.shape != found.shape:
+                    fresh = own.new_zeros(found.shape)
+                    setattr(
+                        part, key, nn.Parameter(fresh, own.requires_grad) if isinstance(own, nn.Parameter) else fresh
+                    )
+        if isinstance(part, nn.Conv2d):
+            if part.groups == part.in_channels > 1:  # depthwise
+                part.groups = weight.shape[0]
+            part.out_channels, part.in_channels = weight.shape[0], weight.shape[1] * part.groups
+        elif isinstance(part, nn.BatchNorm2d):
+            part.num_features = weight.shape[0]
+        else:
+            part.out_features, part.in_features = weight.shape
 
 
 def check_writable(folder: Path) -> None:

@@ -17,8 +17,9 @@ from models.data.images import ImageSplit, normalise
 from models.errors import SpeedproofError
 from models.weights import read_checkpoint, save_checkpoint
 from models.workload import Workload
+from optim import fit as fitting
 from optim import train as training
-from optim.augment import random_views
+from optim.augment import draw, random_views
 from optim.epoch import TrainConfig, accuracy, learning_rate, size_at
 from optim.train import main, train
 
@@ -126,7 +127,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *validation: float) -> list[dict[s
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return validation[len(seen) - 1] if len(seen) <= len(validation) else 0.0, 1.0
 
-    monkeypatch.setattr(training, "accuracy", judged)
+    monkeypatch.setattr(fitting, "accuracy", judged)
     return seen
 
 
@@ -167,6 +168,7 @@ def test_an_interrupted_run_goes_on_to_the_very_same_weights(tmp_path, monkeypat
         save_checkpoint(path, content)
 
     monkeypatch.setattr(training, "save_checkpoint", interrupted)
+    monkeypatch.setattr(fitting, "save_checkpoint", interrupted)
     try:
         fit(tmp_path / "w.pth")
     except KeyboardInterrupt:
@@ -202,7 +204,7 @@ def interrupt(path: Path, monkeypatch: pytest.MonkeyPatch, config: TrainConfig =
         return judge(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "accuracy", judged)
+        patch.setattr(fitting, "accuracy", judged)
         with pytest.raises(KeyboardInterrupt):
             fit(path, config)
     assert path.with_suffix(".resume").is_file()
@@ -218,21 +220,21 @@ def broken_weights(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [broken_state, broken_weights, Path.unlink])
-def test_what_is_broken_makes_an_interrupted_run_start_anew(tmp_path, monkeypatch, capsys, damage):
+def test_what_is_broken_is_made_anew_after_an_interruption(tmp_path, monkeypatch, capsys, damage):
     interrupt(tmp_path / "w.pth", monkeypatch)
     damage(tmp_path / "w.pth")
     capsys.readouterr()
     fit(tmp_path / "w.pth")
     said = capsys.readouterr().out
-    assert "going on" not in said
     assert ("w.resume is broken (" in said) == (damage is broken_state)
+    assert ("going on" in said) == (damage is not broken_state)
     fit(tmp_path / "whole.pth")
     assert_same(tmp_path / "w.pth", tmp_path / "whole.pth")
 
 
 def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch, capsys):
     first = fit(tmp_path / "w.pth")
-    monkeypatch.setattr(training, "train_epoch", None)
+    monkeypatch.setattr(fitting, "train_epoch", None)
     model = TOY.build(32, None)
     assert train(model, TOY, 32, QUICK, tmp_path / "w.pth") == first
     assert f"is trained already: top-1 {first['test_top1']:.1%}" in capsys.readouterr().out
@@ -299,7 +301,7 @@ def test_a_loss_that_is_no_number_is_one_sentence_and_writes_nothing(tmp_path):
 def test_a_loss_that_is_no_number_keeps_the_weights_that_were_there(tmp_path, monkeypatch):
     fit(tmp_path / "w.pth")
     before = (tmp_path / "w.pth").read_bytes()
-    monkeypatch.setattr(training, "accuracy", lambda *_: (0.9, float("nan")))
+    monkeypatch.setattr(fitting, "accuracy", lambda *_: (0.9, float("nan")))
     with pytest.raises(SpeedproofError, match="the loss became nan in epoch 1"):
         fit(tmp_path / "w.pth", replace(QUICK, lr=0.01))
     assert (tmp_path / "w.pth").read_bytes() == before
@@ -328,12 +330,20 @@ def test_data_that_does_not_fit_is_one_sentence(tmp_path, workload, said):
 
 @given(st.integers(1, 60), st.integers(32, 400), st.floats(0.05, 1), st.integers(1, 32))
 def test_resolution_grows_to_the_full_one_within_its_bounds(epochs, size, start_share, smallest):
-    sizes = [size_at(epoch, epochs, size, start_share, smallest) for epoch in range(epochs)]
+    config = TrainConfig(epochs=epochs, start_share=start_share)
+    sizes = [size_at(epoch, size, config, smallest) for epoch in range(epochs)]
     assert sizes == sorted(sizes)
     assert sizes[-1] == size
     assert all(smallest <= pixels <= size for pixels in sizes)
     assert all(pixels % 16 == 0 or pixels in (smallest, size) for pixels in sizes)
     assert all(pixels == size for pixels in sizes[int(0.75 * epochs) + 1 :])
+
+
+def test_resolution_may_stop_below_the_size():
+    config = TrainConfig(epochs=9, start_share=0.5, end_share=0.7)
+    sizes = [size_at(epoch, 224, config, 32) for epoch in range(9)]
+    assert (sizes[0], sizes[6:]) == (112, [160, 160, 160])  # 0.7 x 224 in steps of 16
+    assert sizes == sorted(sizes)
 
 
 @given(st.integers(1, 500), st.floats(0, 1.5))
@@ -354,13 +364,13 @@ def smooth(count: int, edge: int) -> torch.Tensor:  # uint8 (count, 3, edge, edg
 
 
 def views(images, size=24, mirror=False, area=0.35, seed=0):
-    return random_views(images, size, mirror=mirror, smallest_area=area, generator=torch.Generator().manual_seed(seed))
+    return random_views(images, size, draw(len(images), seed, 0), mirror=mirror, smallest_area=area)
 
 
 @pytest.mark.parametrize("edge", [24, 30, 96])
-def test_views_without_chance_are_the_resized_image(monkeypatch, edge):
-    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, 0.5))  # the middle, and square
-    found = views(smooth(2, edge), area=1.0)
+def test_views_without_chance_are_the_resized_image(edge):
+    middle = torch.full((5, 2), 0.5)  # and square
+    found = random_views(smooth(2, edge), 24, middle, mirror=False, smallest_area=1.0)
     expected = nn.functional.interpolate(smooth(2, edge).float(), (24, 24), mode="bilinear", antialias=True)
     assert (found - normalise(expected)).abs().max() < 0.06  # of a range of about four
 
@@ -374,6 +384,19 @@ def test_views_have_the_shape_range_and_choice_of_their_generator(seed, size, ed
     assert torch.equal(found, views(images, size, True, area, seed))
     assert found.min() >= normalise(images).min() - 1e-4
     assert found.max() <= normalise(images).max() + 1e-4
+
+
+def test_the_same_crop_is_taken_at_every_size():
+    dice = draw(4, 0, 3)
+    large, small = (random_views(smooth(4, 64), size, dice, mirror=True, smallest_area=0.35) for size in (64, 32))
+    shrunk = nn.functional.interpolate(large, (32, 32), mode="bilinear", antialias=True)
+    assert (shrunk - small).abs().max() < 0.06
+
+
+def test_views_of_an_image_differ_from_view_to_view_and_are_the_same_again():
+    assert torch.equal(draw(3, 0, 1), draw(3, 0, 1))
+    assert not torch.equal(draw(3, 0, 1), draw(3, 0, 2))
+    assert not torch.equal(draw(3, 0, 1), draw(3, 1, 1))
 
 
 def test_different_images_of_a_batch_get_different_views():
@@ -442,7 +465,7 @@ def test_foreign_weights_to_start_from_are_one_sentence(tmp_path, capsys):
 
 def test_a_place_that_cannot_be_written_is_noticed_before_training(toy, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(training, "train_epoch", None)
+    monkeypatch.setattr(fitting, "train_epoch", None)
     assert run(capsys, *toy, "--out", tmp_path / "file" / "w").startswith(f"error: cannot write to {tmp_path / 'file'}")
 
 
@@ -456,7 +479,7 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(toy, tmp_path, caps
         return judge(*arguments)
 
     options = (*toy, "--size", 32, "--epochs", 3)
-    monkeypatch.setattr(training, "accuracy", judged)
+    monkeypatch.setattr(fitting, "accuracy", judged)
     assert run(capsys, *options, code=130) == "interrupted: the same command goes on after the last whole epoch"
     assert main(list(map(str, options))) == 0
     said = capsys.readouterr()

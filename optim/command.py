@@ -1,0 +1,131 @@
+"""What the commands of ``optim`` share: options, the models they name, and errors of one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.data.images import DATA_NAMES
+from models.errors import SpeedproofError
+from models.weights import check_writable, read_checkpoint, save_checkpoint
+from models.workload import DataChoice, Workload, load_workload, workload_names
+
+# Eight-pixel digits are learned in a few epochs; a smaller start keeps them under three minutes on two cores.
+DIGITS = {"epochs": 7, "start_share": 0.15, "smallest_area": 0.7, "lr": 0.04}
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Declare which images, how large, and what to compute on."""
+    add, usual = parser.add_argument, "cuda" if torch.cuda.is_available() else "cpu"
+    add("--data", choices=DATA_NAMES, help="data set (digits, or folder where --data-dir is given)")
+    add("--data-dir", type=Path, metavar="DIR", help="folder of images by class, with train and val or without")
+    add("--device", choices=("cpu", "cuda"), default=usual, help="where to compute (here: %(default)s)")
+    add("--threads", type=int, metavar="N", help="CPU threads (all usable cores)")
+
+
+def add_fields(parser: argparse.ArgumentParser, config: type, usages: Mapping[str, str]) -> None:
+    """Declare an option for each named field of a config class, with its default in the help."""
+    known = {field.name: field.default for field in fields(config)}
+    for name, usage in usages.items():
+        default, option = known[name], f"--{name.replace('_', '-')}"
+        if isinstance(default, bool):
+            parser.add_argument(option, action="store_true", default=None, help=usage)
+            continue
+        kind = str if default is None else type(default)
+        metavar = {int: "N", float: "X", str: "NAME"}[kind]
+        words = "" if default is None else f" ({default:g})" if isinstance(default, float) else f" ({default})"
+        parser.add_argument(option, type=kind, metavar=metavar, help=f"{usage}{words}".replace("%", "%%"))
+
+
+def given(options: argparse.Namespace, names: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that the command line set."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def data_choice(options: argparse.Namespace) -> DataChoice:
+    """The data set that the options name."""
+    if options.data == "digits" and options.data_dir:
+        raise SpeedproofError("--data-dir goes with --data folder or imagenette: digits come with scikit-learn")
+    name = options.data or ("digits" if not options.data_dir else _kind_of(options.data_dir))
+    return DataChoice(name, options.data_dir)
+
+
+def _kind_of(folder: Path) -> str:
+    """Imagenette's own folder is known by its name, so that its weights are found again."""
+    return "imagenette" if folder.name.startswith("imagenette2") else "folder"
+
+
+def use_machine(options: argparse.Namespace) -> None:
+    """Take the device and the threads that the options name."""
+    if options.threads is not None:
+        if options.threads < 1:
+            raise SpeedproofError(f"--threads {options.threads}: expected at least 1")
+        torch.set_num_threads(options.threads)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SpeedproofError("--device cuda: this torch sees no GPU; use --device cpu")
+
+
+def load_model(
+    spec: str, data: DataChoice, size: int, option: str, *, fresh: bool = False
+) -> tuple[nn.Module, Workload]:
+    """The model that a weights file or a workload's name stands for, in eval mode, and its workload.
+
+    A file says its workload itself; one of others is matched with the registered workloads by its tensors' names. A
+    name stands for its best trained weights or, when ``fresh``, for the model as its author makes it.
+    """
+    if spec in workload_names() or ":" in spec:
+        workload = load_workload(spec, data)
+        return workload.build(size, None if fresh else workload.weights(size).path), workload
+    path = Path(spec)
+    if not path.exists():
+        raise SpeedproofError(
+            f"{option} {spec}: neither a weights file nor one of {', '.join(workload_names())}, nor pkg.module:OBJECT"
+        )
+    state, meta = read_checkpoint(path)
+    named = meta.get("workload") or (meta.get("config") or {}).get("workload")
+    if named is None:
+        named = next((name for name in workload_names() if _fits(name, data, size, state)), None)
+    if named is None:
+        raise SpeedproofError(
+            f"{option} {path}: its tensors fit none of {', '.join(workload_names())}; for a model of your own "
+            f"give pkg.module:OBJECT"
+        )
+    workload = load_workload(named, data)
+    return workload.build(size, path), workload
+
+
+def _fits(name: str, data: DataChoice, size: int, state: Mapping[str, object]) -> bool:
+    own = load_workload(name, data).build(size, None).state_dict()
+    return {key for key in own if "num_batches" not in key} == {key for key in state if "num_batches" not in key}
+
+
+def save_model(path: Path, model: nn.Module, workload: Workload, meta: dict[str, Any]) -> None:
+    """Write a model that `load_model` reads: tensors, and what they were made by."""
+    save_checkpoint(path, {"state_dict": model.state_dict(), "meta": {"workload": workload.name, **meta}})
+
+
+def check_save_path(path: Path) -> None:
+    """Raise SpeedproofError where the result could not be written, before any work is done."""
+    if path.is_dir():
+        raise SpeedproofError(f"--save-path {path}: this is a folder; give a file, such as {path / 'model.pt'}")
+    check_writable(path.parent)
+
+
+def run(body: Callable[[], None]) -> int:
+    """Run a command; 0 when it is done, 2 for bad input, 130 when interrupted."""
+    try:
+        body()
+    except SpeedproofError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on after the last whole epoch", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,103 @@
+"""``python -m optim.distill``: one student, or a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from models.errors import SpeedproofError
+from optim.backends.cache import check_writable
+from optim.command import (
+    DIGITS,
+    add_data_options,
+    add_fields,
+    check_save_path,
+    data_choice,
+    given,
+    load_model,
+    run,
+    save_model,
+    use_machine,
+)
+from optim.distill.loss import DistillConfig
+from optim.distill.method import sweep, sweep_table
+from optim.fit import accuracy_on_test
+
+USAGES = {
+    "size": "image size in px",
+    "epochs": "passes over the images (digits: 7)",
+    "batch_size": "images a step",
+    "lr": "peak learning rate (digits: 0.04)",
+    "patience": "epochs without a better validation accuracy before it stops",
+    "start_share": "resolution of the first epoch, as a share of the size (digits: 0.15)",
+    "end_share": "resolution of the last epochs, as a share of the size",
+    "views": "fixed views of each image whose teacher logits are kept; 0: new views in every epoch",
+    "teacher_size": "px of the teacher's views; 0: as the student's",
+    "transfer": "what else the student learns from the teacher's layers: none, feature or attention",
+    "transfer_weight": "weight of that part of the loss",
+    "unlabeled": "folder of further images without labels",
+    "seed": "of the order and the views of the images",
+    "precision": "of the forward pass: auto, fp32 or bf16",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m optim.distill", description="Train a student on a teacher's logits (knowledge distillation)."
+    )
+    add, models = parser.add_argument, "a weights file, a workload's name or pkg.module:OBJECT"
+    add("--teacher", required=True, metavar="MODEL", help=models)
+    add("--student", required=True, metavar="MODEL", help=f"{models}; a file is gone on from, a name starts afresh")
+    add("--save-path", required=True, type=Path, metavar="FILE", help="where the student is written")
+    add_data_options(parser)
+    several = "; several of either make a sweep, shown as one table"
+    add("--temperature", type=float, nargs="+", default=[2.0], metavar="T", help=f"softens both (2){several}")
+    add(
+        "--alpha", type=float, nargs="+", default=[0.5], metavar="A", help=f"share of the teacher's word (0.5){several}"
+    )
+    add("--layers", nargs="+", default=[], metavar="TEACHER=STUDENT", help="modules whose features are transferred")
+    add_fields(parser, DistillConfig, USAGES)
+    return parser
+
+
+def _layer_pairs(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    for pair in pairs:
+        if pair.count("=") != 1:
+            raise SpeedproofError(f"--layers {pair}: expected TEACHER=STUDENT, such as layer4=layer4")
+    return tuple((left, right) for left, _, right in (pair.partition("=") for pair in pairs))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 when the student is written, 2 for bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+
+    def body() -> None:
+        use_machine(options)
+        choice = data_choice(options)
+        defaults: dict[str, Any] = DIGITS if choice.name == "digits" else {}
+        config = DistillConfig(**(defaults | given(options, USAGES)), layers=_layer_pairs(options.layers))
+        for temperature in options.temperature:
+            for alpha in options.alpha:
+                replace(config, temperature=temperature, alpha=alpha).check()
+        check_save_path(options.save_path)
+        check_writable()
+        teacher, _ = load_model(options.teacher, choice, config.size, "--teacher")
+        student, workload = load_model(options.student, choice, config.size, "--student", fresh=True)
+        student.to(options.device)
+        student, rows = sweep(teacher, student, workload, config, options.temperature, options.alpha, options.save_path)
+        top1, examples = accuracy_on_test(student, workload, config.size, config.precision)
+        meta = {"method": "distill", "config": asdict(config), "sweep": rows, "test_top1": top1}
+        save_model(options.save_path, student.cpu(), workload, meta)
+        if len(rows) > 1:
+            print(sweep_table(rows))
+        print(f"{options.save_path}: top-1 {top1:.1%} on {examples} test images")
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
