@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from pytest_benchmark.logger import PytestBenchmarkWarning
 from bench_tests.harness import history, table
 from bench_tests.harness.case import Case
 from bench_tests.harness.expectations import read_expectations
-from bench_tests.harness.matrix import Matrix, add_options, cases, read_options
+from bench_tests.harness.matrix import Matrix, add_options, cases, methods_asked, read_options
 from bench_tests.harness.record import Journal, Record
 from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
@@ -28,7 +29,7 @@ SESSION = pytest.StashKey[Session]()
 JOURNAL = pytest.StashKey[Journal]()
 COMPARED = pytest.StashKey[dict[str, str]]()
 PROGRESS = pytest.StashKey[history.Progress]()
-PARAMETERS = ("workload", "backend", "precision", "size", "batch", "threads")
+PARAMETERS = ("workload", "recipe", "backend", "precision", "size", "batch", "threads")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[JOURNAL] = Journal.start(history.use_own_storage(config, session.fingerprint))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Collect the experiment that was asked for: methods where a recipe is named, else the original models."""
+    other = "test_inference.py" if methods_asked(config.option) else "test_methods.py"
+    return True if collection_path.name == other else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize a test that asks for `case` with the matrix; what cannot run here is skipped with its reason."""
     if "case" not in metafunc.fixturenames:
@@ -66,11 +73,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def case(
-    request: pytest.FixtureRequest, workload: str, backend: str, precision: str, size: int, batch: int, threads: int
+    request: pytest.FixtureRequest,
+    workload: str,
+    recipe: str,
+    backend: str,
+    precision: str,
+    size: int,
+    batch: int,
+    threads: int,
 ) -> Case:
     """The case that a test's parameters name."""
     data = request.config.stash[SESSION].workload(workload).data_name
-    return Case(workload, data, backend, precision, size, batch, threads)
+    return Case(workload, data, backend, precision, size, batch, threads, recipe)
 
 
 @pytest.fixture

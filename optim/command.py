@@ -14,8 +14,10 @@ from torch import nn
 
 from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
-from models.weights import check_writable, read_checkpoint, save_checkpoint
+from models.weights import check_writable, read_checkpoint
 from models.workload import DataChoice, Workload, load_workload, workload_names
+from optim.quantize import rebuild
+from optim.quantize.method import KEY
 
 # Eight-pixel digits are learned in a few epochs; a smaller start keeps them under three minutes on two cores.
 DIGITS = {"epochs": 7, "start_share": 0.15, "smallest_area": 0.7, "lr": 0.04}
@@ -98,17 +100,14 @@ def load_model(
             f"give pkg.module:OBJECT"
         )
     workload = load_workload(named, data)
+    if KEY in meta:
+        return rebuild(workload.build(size, None), workload, state, meta), workload
     return workload.build(size, path), workload
 
 
 def _fits(name: str, data: DataChoice, size: int, state: Mapping[str, object]) -> bool:
     own = load_workload(name, data).build(size, None).state_dict()
     return {key for key in own if "num_batches" not in key} == {key for key in state if "num_batches" not in key}
-
-
-def save_model(path: Path, model: nn.Module, workload: Workload, meta: dict[str, Any]) -> None:
-    """Write a model that `load_model` reads: tensors, and what they were made by."""
-    save_checkpoint(path, {"state_dict": model.state_dict(), "meta": {"workload": workload.name, **meta}})
 
 
 def check_save_path(path: Path) -> None:
@@ -118,7 +117,9 @@ def check_save_path(path: Path) -> None:
     check_writable(path.parent)
 
 
-def run(body: Callable[[], None]) -> int:
+def run(
+    body: Callable[[], None], interrupted: str = "interrupted: the same command goes on after the last whole epoch"
+) -> int:
     """Run a command; 0 when it is done, 2 for bad input, 130 when interrupted."""
     try:
         body()
@@ -126,6 +127,6 @@ def run(body: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on after the last whole epoch", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     return 0

@@ -12,6 +12,8 @@ import torch
 from models.errors import SpeedproofError
 from models.workload import DataChoice
 
+ORIGINAL = "original"  # the recipe that changes nothing
+
 
 @dataclass(frozen=True)
 class Case:
@@ -24,7 +26,7 @@ class Case:
     size: int
     batch: int
     threads: int
-    recipe: str = "original"
+    recipe: str = ORIGINAL
 
     @property
     def id(self) -> str:
@@ -45,6 +47,7 @@ class Settings:
     data: DataChoice = field(default_factory=DataChoice)
     weights: Path | None = None  # instead of the workload's own choice
     specs: Mapping[str, str] = field(default_factory=dict)  # a workload's name to how it is loaded, where they differ
+    recipes: Mapping[str, str] = field(default_factory=dict)  # a recipe's name to how it is loaded, where they differ
     examples: int | None = 128  # quality is judged on so many; None for all
     budget_s: float = 4.0  # of timed calls of a case, both sides together
     timeout_s: float = 900.0  # after which a case's child process counts as hung

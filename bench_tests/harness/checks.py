@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import astuple
 
 import numpy as np
 import torch
 
 from bench_tests.harness.case import Case, NotMeasuredError
 from bench_tests.harness.expectations import Expectation
+from bench_tests.harness.methods import int8_operators
 from bench_tests.harness.parity import Deviation, check_bits, check_deviations, deviations, run_alternating
 from bench_tests.harness.record import Record
 from bench_tests.harness.session import SPLIT, Session, predictor
-from bench_tests.harness.statistics import wilson_interval
+from bench_tests.harness.statistics import paired_difference, wilson_interval
 from models.workload import Quality, Tensors
 from optim.backends.base import PRECISIONS, Runner, as_tuple
+from optim.saved import is_quantized
 
 
 def check_parity(case: Case, session: Session, runner: Runner, inputs: Sequence[Tensors]) -> Record:
@@ -32,12 +33,17 @@ def check_parity(case: Case, session: Session, runner: Runner, inputs: Sequence[
         return {"parity_bits_equal": True}
     eager = session.eager_deviations(case)
     found = deviations(outputs, session.oracle(case))
-    check_deviations(found, eager, case.precision)
+    check_deviations(found, eager, _kind(case, session))
     return {
         f"{prefix}_{respect}_error": max((abs(getattr(row, respect)) for row in rows), default=0.0)
         for prefix, rows in (("parity", found), ("parity_eager", eager))
         for respect in ("largest", "rms", "gain")
     }
+
+
+def _kind(case: Case, session: Session) -> str:
+    """Which tolerance holds: the precision's, or that of integers."""
+    return "int8" if is_quantized(session.module(case)) else case.precision
 
 
 def module_outputs(case: Case, session: Session) -> list[Tensors]:
@@ -60,15 +66,25 @@ def check_quality(
     for quality, original in zip(found, originals, strict=True):
         record |= _quality_record(quality, original)
     quality, original = found[0], originals[0]
-    drop = (original.value - quality.value) * (1 if quality.higher_is_better else -1)
+    sign = 1 if quality.higher_is_better else -1
+    drop = (original.value - quality.value) * sign
     agreement = float(np.mean(quality.answers == original.answers))
     record |= {"quality": quality.name, "quality_drop": drop, "agreement": agreement}
+    if quality.examples > 1 and abs(quality.value - quality.outcomes.mean()) < 1e-9:  # a mean over the examples
+        _, low, high = paired_difference(sign * original.outcomes, sign * quality.outcomes)
+        record |= {"quality_drop_low": low, "quality_drop_high": high}
     allowed = workload.tolerated_drop if expected.drop_max is None else expected.drop_max
     if drop > allowed + 1e-12:
         raise NotMeasuredError(
             "failed",
             f"quality: {quality.name} is {quality.value:.4f} against the original's {original.value:.4f} on "
             f"{quality.examples} examples, allowed is a drop of {allowed:g}",
+        )
+    if expected.drop_min is not None and drop < expected.drop_min - 1e-12:
+        raise NotMeasuredError(
+            "failed",
+            f"quality: {quality.name} is {quality.value:.4f} against the original's {original.value:.4f}, better than "
+            f"expectations.yaml says (a drop of at least {expected.drop_min:g}): update its row",
         )
     other = quality.examples - round(agreement * quality.examples)
     # One near tie may always fall to the other side, however few examples there are.
@@ -93,12 +109,18 @@ def _quality_record(quality: Quality, original: Quality) -> Record:
     return record
 
 
-def check_coverage(case: Case, runner: Runner, inputs: Tensors) -> Record:
+def check_coverage(case: Case, session: Session, runner: Runner, inputs: Tensors) -> Record:
     """What ran where, as the runtime tells it: nothing elsewhere, and something in the precision asked for."""
     coverage = runner.coverage(inputs)
     dtypes = {key.rpartition("/")[2] for key in coverage.operators} & {str(dtype)[6:] for dtype in PRECISIONS.values()}
     asked = str(PRECISIONS[case.precision])[6:]
     fallbacks = list(coverage.fallbacks)
+    record: Record = {"coverage": json.dumps(dict(coverage.operators), sort_keys=True)}
+    if is_quantized(session.module(case)):
+        asked = "int8"
+        dtypes = {asked} if int8_operators(coverage.operators) else dtypes
+        record["int8_operators"] = int8_operators(coverage.operators)
+        record["operators"] = sum(coverage.operators.values())
     if not coverage.operators:
         fallbacks.append("no operator was seen to run")
     if runner.clock == "wall" and dtypes and asked not in dtypes:
@@ -109,7 +131,23 @@ def check_coverage(case: Case, runner: Runner, inputs: Tensors) -> Record:
             f"coverage: {len(fallbacks)} operators did not run on {case.backend} in {case.precision} "
             f"(first: {', '.join(fallbacks[:3])})",
         )
-    return {"coverage": json.dumps(dict(coverage.operators), sort_keys=True)}
+    return record
+
+
+def check_speedup(record: Record, expected: Expectation) -> None:
+    """The speed-up within its bounds, which are two-sided: a row that is far too low hides the next slowdown."""
+    low, high = float(record["speedup_low"]), float(record["speedup_high"])
+    if expected.speedup_min is not None and high < expected.speedup_min:
+        raise NotMeasuredError(
+            "failed",
+            f"speed: {record['speedup']:.2f}x [{low:.2f}, {high:.2f}], expected at least {expected.speedup_min:g}x",
+        )
+    if expected.speedup_max is not None and low > expected.speedup_max:
+        raise NotMeasuredError(
+            "failed",
+            f"speed: {record['speedup']:.2f}x [{low:.2f}, {high:.2f}], more than the {expected.speedup_max:g}x that "
+            f"expectations.yaml says: update its row",
+        )
 
 
 def check_timed_outputs(case: Case, session: Session, last: tuple[int, Tensors] | None) -> None:
@@ -117,9 +155,13 @@ def check_timed_outputs(case: Case, session: Session, last: tuple[int, Tensors] 
     if last is None:
         raise NotMeasuredError("failed", "timed outputs: no call was timed")
     index, outputs = last
-    # One input instead of all: its share of the error may be a few times that of the whole.
-    eager = [Deviation(*(4 * abs(value) for value in astuple(row))) for row in session.eager_deviations(case)]
+    # One input instead of all: its share of the error may be a few times that of the whole, and of few outputs the gain
+    # is no better known than their error, since nothing cancels.
+    eager = [
+        Deviation(4 * row.largest, 4 * row.rms, max(4 * abs(row.gain), row.rms))
+        for row in session.eager_deviations(case)
+    ]
     try:
-        check_deviations(deviations([outputs], [session.oracle(case)[index]]), eager, case.precision)
+        check_deviations(deviations([outputs], [session.oracle(case)[index]]), eager, _kind(case, session))
     except NotMeasuredError as error:
         raise NotMeasuredError("failed", f"timed outputs: {error.reason}") from None

@@ -12,8 +12,9 @@ import yaml
 from models.errors import SpeedproofError
 
 _NUMBER = (int, float)
-_KINDS = {"case": (str,), "agreement_min": _NUMBER, "drop_max": _NUMBER, "known_failure": (str,)}
-_WORDS = {"case": "a pattern", "agreement_min": "a number", "drop_max": "a number", "known_failure": "a reason"}
+_BOUNDS = ("agreement_min", "drop_max", "drop_min", "speedup_min", "speedup_max")
+_KINDS = {"case": (str,), "known_failure": (str,)} | dict.fromkeys(_BOUNDS, _NUMBER)
+_WORDS = {"case": "a pattern", "known_failure": "a reason"} | dict.fromkeys(_BOUNDS, "a number")
 FILE = Path(__file__).parents[1] / "expectations.yaml"
 
 
@@ -24,6 +25,9 @@ class Expectation:
     case: str
     agreement_min: float | None = None
     drop_max: float | None = None
+    drop_min: float | None = None
+    speedup_min: float | None = None
+    speedup_max: float | None = None
     known_failure: str | None = None
 
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from models.workload import DataChoice, Workload, load_workload, workload_names
 from optim.backends import backend_names, load_backend
 from optim.backends.base import PRECISIONS, Target
 from optim.backends.cache import check_writable
+from optim.recipe import RECIPES, Recipe, load_recipe
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Matrix:
     workloads: tuple[str, ...]
     backends: tuple[str, ...]
     precisions: tuple[str, ...]
+    recipes: tuple[str, ...]
     sizes: tuple[int, ...] | None
     batches: tuple[int, ...] | None
     settings: Settings
@@ -55,6 +58,13 @@ def add_options(parser: Any) -> None:
         default="fp32,bf16",
         metavar="NAMES",
         help=f"comma-separated: {', '.join(PRECISIONS)} (fp32,bf16)",
+    )
+    add(
+        "--recipe",
+        default=None,
+        metavar="NAMES",
+        help=f"comma-separated: {', '.join(RECIPES)}, a weights file that a method wrote, or pkg.module:OBJECT "
+        "(original; test_methods.py: all that are named here)",
     )
     add("--size", default=None, metavar="PIXELS", help="comma-separated image sizes (the workload's own)")
     add("--batch", default=None, metavar="COUNTS", help="comma-separated batch sizes (the workload's own)")
@@ -99,6 +109,14 @@ def read_options(option: argparse.Namespace) -> Matrix:
     precisions = tuple(
         _one_of("--precision", name, tuple(PRECISIONS)) for name in _names("--precision", option.precision)
     )
+    recipes: dict[str, Recipe] = {}
+    usual = ",".join(RECIPES) if methods_asked(option) else "original"
+    for name in _names("--recipe", option.recipe or usual):
+        with _naming("--recipe"):
+            recipe = load_recipe(name)
+        if recipe.name in (known.name for known in recipes.values()):
+            raise SpeedproofError(f"--recipe {name}: another one is called {recipe.name} too; rename the file")
+        recipes[name] = recipe
     sizes = None if option.size is None else _numbers("--size", option.size)
     batches = None if option.batch is None else _numbers("--batch", option.batch)
     for workload in loaded.values():
@@ -113,11 +131,18 @@ def read_options(option: argparse.Namespace) -> Matrix:
     settings = Settings(
         device=device, threads=threads, data=choice, weights=weights,
         specs={workload.name: spec for spec, workload in loaded.items() if workload.name != spec},
+        recipes={recipe.name: spec for spec, recipe in recipes.items() if recipe.name != spec},
         examples=None if option.examples == "all" else _number("--examples", option.examples),
         budget_s=_seconds("--budget", option.budget), timeout_s=_seconds("--case-timeout", option.case_timeout),
         seed=_number("--seed", option.seed, smallest=0),
     )  # fmt: skip
-    return Matrix(tuple(w.name for w in loaded.values()), tuple(backends), precisions, sizes, batches, settings)
+    names = tuple(recipe.name for recipe in recipes.values())
+    return Matrix(tuple(w.name for w in loaded.values()), tuple(backends), precisions, names, sizes, batches, settings)
+
+
+def methods_asked(option: argparse.Namespace) -> bool:
+    """Whether the run is of methods, ``test_methods.py``, and not of the original models, ``test_inference.py``."""
+    return option.recipe is not None or any("test_methods" in str(name) for name in getattr(option, "file_or_dir", ()))
 
 
 def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:
@@ -130,21 +155,19 @@ def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:
     for name in matrix.workloads:
         workload = load_workload(settings.specs.get(name, name), settings.data)
         told: set[tuple[str, str]] = set()
-        for size, batch in _shapes(matrix, workload):
-            for backend in matrix.backends:
-                for precision in matrix.precisions:
-                    reason = load_backend(backend).missing(precision, target)
-                    if reason is None or (backend, reason) not in told:
-                        case = Case(name, workload.data_name, backend, precision, size, batch, settings.threads)
-                        yield case, reason
-                    if reason is not None:
-                        told.add((backend, reason))
-
-
-def _shapes(matrix: Matrix, workload: Workload) -> Iterator[tuple[int, int]]:
-    for size in matrix.sizes or workload.sizes:
-        for batch in matrix.batches or workload.batches:
-            yield size, batch
+        for size, batch, recipe in product(
+            matrix.sizes or workload.sizes, matrix.batches or workload.batches, matrix.recipes
+        ):
+            quantized = load_recipe(settings.recipes.get(recipe, recipe)).quantized
+            for backend, precision in product(matrix.backends, matrix.precisions):
+                reason = load_backend(backend).missing(precision, target)
+                if reason is None and quantized and precision != "fp32":
+                    reason = f"recipe {recipe} computes in int8 whatever the precision; what it leaves in float is fp32"
+                if reason is None or (backend, reason) not in told:
+                    case = Case(name, workload.data_name, backend, precision, size, batch, settings.threads, recipe)
+                    yield case, reason
+                if reason is not None:
+                    told.add((backend, reason))
 
 
 def _default_threads() -> int:

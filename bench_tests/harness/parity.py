@@ -8,6 +8,11 @@ itself, plus a small term, in three respects, each relative to the root mean squ
 - the gain, the slope of outputs over oracle less one: rounding errors cancel in it, so that a factor of 1 % shows even
   where bfloat16's own noise is as large.
 
+A quantized module is its own oracle, in float32. A kernel may round a value that lies between two integers the other
+way, and the next layer does so again; so what it may be off is measured as well: three times what the module itself is
+off when its inputs are moved by a thousandth, a small part of a quantization step. OpenVINO, which also leaves out
+roundings between fused operators, was seen at 2.4 times. What lies below that, int8 cannot show.
+
 Integer outputs, and all outputs of a runner whose clock counts cycles, must be equal bit for bit. NaN and inf fail.
 """
 
@@ -38,7 +43,10 @@ FLOORS: Mapping[str, Deviation] = {
     "fp32": Deviation(2e-5, 1e-5, 1e-5),
     "bf16": Deviation(4e-3, 1e-3, 2e-3),
     "fp16": Deviation(5e-4, 1e-4, 3e-4),
+    "int8": Deviation(1e-2, 3e-3, 2e-3),
 }
+_FACTORS = {"int8": 3.0}
+NUDGE = 1e-3  # of the inputs of a quantized module
 
 
 def deviations(outputs: Sequence[Tensors], oracle: Sequence[Tensors]) -> list[Deviation]:
@@ -83,15 +91,15 @@ def _check_form(index: int, found: Sequence[Tensor], expected: Sequence[Tensor])
 
 def check_deviations(found: Sequence[Deviation], eager: Sequence[Deviation], precision: str) -> None:
     """Raise NotMeasuredError where a deviation is more than twice eager's own plus the small term of the precision."""
-    floor = FLOORS[precision]
+    floor, factor = FLOORS[precision], _FACTORS.get(precision, 2.0)
     for index, (here, own) in enumerate(zip(found, eager, strict=True)):
         for respect in ("largest", "rms", "gain"):
             value = abs(getattr(here, respect))
-            allowed = 2 * abs(getattr(own, respect)) + getattr(floor, respect)
+            allowed = factor * abs(getattr(own, respect)) + getattr(floor, respect)
             if not value <= allowed:
                 raise NotMeasuredError(
                     "failed",
-                    f"parity: output {index} is off by {value:.2e} ({respect}, relative to the float64 oracle), "
+                    f"parity: output {index} is off by {value:.2e} ({respect}, relative to the oracle), "
                     f"allowed are {allowed:.2e} in {precision}: the compiled model computes something else",
                 )
 

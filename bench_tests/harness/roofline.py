@@ -61,7 +61,7 @@ def gflop(module: nn.Module, example: Tensors) -> float:
     if any(tensor.device.type != "cpu" for tensor in example):
         raise ValueError("gflop: expected module and example on the CPU, where every kernel can be counted")
     counter = FlopCounterMode(display=False)
-    with _countable_kernels(module), torch.no_grad(), counter:
+    with countable_kernels(module), torch.no_grad(), counter:
         module(*example)
     return counter.get_total_flops() / 1e9
 
@@ -157,7 +157,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _countable_kernels(module: nn.Module) -> Iterator[None]:
+def countable_kernels(module: nn.Module) -> Iterator[None]:
     """Kernels made of operators that the counter knows; oneDNN stays on unless there is an LSTM, for its speed."""
     fast_path, onednn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
     has_lstm = any(isinstance(part, nn.LSTM) for part in module.modules())

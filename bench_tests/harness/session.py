@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -14,14 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench_tests.harness.case import Case, NotMeasuredError, Settings
+from bench_tests.harness.case import ORIGINAL, Case, NotMeasuredError, Settings
 from bench_tests.harness.fingerprint import Fingerprint, fingerprint
-from bench_tests.harness.parity import Deviation, deviations
+from bench_tests.harness.parity import NUDGE, Deviation, deviations
 from bench_tests.harness.roofline import Ceiling, ceiling, gflop
 from models.workload import Predict, Quality, Tensors, Weights, Workload, load_workload
 from optim.backends import load_backend
-from optim.backends.base import Backend, Runner, Target, as_tuple
+from optim.backends.base import Backend, Runner, Target, as_tuple, copied
 from optim.backends.cache import artefact, module_digest, tensors_digest
+from optim.recipe import Recipe, follow, load_recipe
+from optim.saved import is_quantized
 
 SPLIT = "test"
 
@@ -34,7 +35,7 @@ class Session:
         self.target = Target(settings.device, settings.threads)
         # Bounded, since a module is up to 100 MB; cases come ordered by workload, size and batch.
         self.workload = lru_cache(8)(self._workload)
-        self._built = lru_cache(2)(self._build)
+        self._built = lru_cache(4)(self._build)
         self._inputs_of = lru_cache(2)(self._inputs)
         self._oracle_of = lru_cache(2)(self._oracle)
         self._gflop_of = lru_cache(16)(self._gflop)
@@ -60,15 +61,23 @@ class Session:
 
     def module(self, case: Case) -> nn.Module:
         """The module of a case in eval mode, on the CPU."""
-        return self._built(case.workload, case.size, self.weights(case).path)[0]
+        return self._built(case.workload, case.size, self.weights(case).path, case.recipe)[0]
 
     def digest(self, case: Case) -> str:
         """SHA-256 of the module's content."""
-        return self._built(case.workload, case.size, self.weights(case).path)[1]
+        return self._built(case.workload, case.size, self.weights(case).path, case.recipe)[1]
 
-    def _build(self, name: str, size: int, weights: Path | None) -> tuple[nn.Module, str]:
-        module = self.workload(name).build(size, weights).eval().requires_grad_(False)
+    def _build(self, name: str, size: int, weights: Path | None, recipe: str) -> tuple[nn.Module, str]:
+        if recipe == ORIGINAL:
+            module = self.workload(name).build(size, weights).eval().requires_grad_(False)
+        else:
+            original, _ = self._built(name, size, weights, ORIGINAL)
+            module = follow(self.recipe(recipe), original, self.workload(name), self.settings.data, size)
         return module, module_digest(module)
+
+    def recipe(self, name: str) -> Recipe:
+        """What the user named by a recipe's name."""
+        return load_recipe(self.settings.recipes.get(name, name))
 
     def case_inputs(self, case: Case) -> tuple[Tensors, ...]:
         """The inputs on which parity is checked and time is taken; image workloads alternate real and random ones."""
@@ -91,7 +100,7 @@ class Session:
     def reference(self, case: Case, precision: str = "fp32") -> Runner:
         """A runner of the backend that the candidate is compared with."""
         backend = load_backend(self.backend(case).reference)
-        return backend.compile(self.module(case), self.example(case), precision, self.target)
+        return backend.compile(self.module(original_of(case)), self.example(case), precision, self.target)
 
     def gflop(self, case: Case) -> float:
         """Billions of floating point operations of one call."""
@@ -120,7 +129,10 @@ class Session:
         return tuple(tuple(found[f"{i}.{j}"] for j in range(count)) for i, count in enumerate(counts))
 
     def eager_deviations(self, case: Case) -> list[Deviation]:
-        """How far eager PyTorch in the case's precision is from the oracle; checks that eager equals itself."""
+        """How far eager PyTorch in the case's precision is from the oracle; checks that eager equals itself.
+
+        Of a quantized module, which is its own oracle: how far it is from itself when its inputs are nudged.
+        """
 
         def build(folder: Path) -> None:
             eager = load_backend("eager").compile(
@@ -134,6 +146,8 @@ class Session:
                 for a, b in zip(left, right, strict=True)
             ):
                 raise NotMeasuredError("failed", "determinism: PyTorch eager run twice does not equal itself")
+            if is_quantized(self.module(case)):
+                first = [eager(*nudged(tensors, seed)) for seed, tensors in enumerate(on_device)]
             found = [asdict(deviation) for deviation in deviations(first, self.oracle(case))]
             (folder / "deviations.json").write_text(json.dumps(found))
 
@@ -143,6 +157,7 @@ class Session:
 
     def original_quality(self, case: Case) -> tuple[Quality, ...]:
         """Qualities of the original module in eager fp32 on the examples of the run."""
+        case = original_of(case)
         workload, batch = self.workload(case.workload), min(8, case.batch)
         names: list[tuple[str, bool]] = []
 
@@ -175,6 +190,22 @@ def _plain(case: Case) -> Case:
     return replace(case, backend="eager", precision="fp32")
 
 
+def original_of(case: Case) -> Case:
+    """The case without its recipe: what it is compared with."""
+    return replace(case, recipe=ORIGINAL)
+
+
+def nudged(inputs: Tensors, seed: int) -> Tensors:
+    """Inputs with every float moved by about a thousandth of itself."""
+    dice = torch.Generator().manual_seed(seed)
+    return tuple(
+        tensor * (1 + NUDGE * torch.randn(tensor.shape, generator=dice)).to(tensor.device, tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for tensor in inputs
+    )
+
+
 def to_device(inputs: Sequence[Tensors], device: str) -> list[Tensors]:
     """A copy of every tensor of every input on a device: a runner that writes to its inputs spoils no oracle."""
     return [tuple(tensor.to(device, copy=True) for tensor in tensors) for tensors in inputs]
@@ -193,14 +224,18 @@ def _float64_outputs(module: nn.Module, inputs: Sequence[Tensors], device: str) 
     """Outputs on the CPU, in float64 where the module allows it."""
     with torch.inference_mode():
         try:
-            double = copy.deepcopy(module).double().to(device)
+            double = copied(module).double().to(device)
             rows = [
                 tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors)
                 for tensors in to_device(inputs, device)
             ]
             outputs = [as_tuple(double(*tensors)) for tensors in rows]
-        except (RuntimeError, TypeError):  # a dtype written into the module: its own is then the best there is
-            plain = copy.deepcopy(module).to(device)
+        except (
+            AssertionError,
+            RuntimeError,
+            TypeError,
+        ):  # a dtype written into the module: its own is the best there is
+            plain = copied(module).to(device)
             outputs = [as_tuple(plain(*tensors)) for tensors in to_device(inputs, device)]
     return [tuple(tensor.cpu().clone() for tensor in row) for row in outputs]
 

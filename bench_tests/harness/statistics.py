@@ -131,6 +131,30 @@ def wilson_interval(successes: int, examples: int, confidence: float = 0.95) -> 
     return float(interval.low), float(interval.high)
 
 
+def paired_difference(before: ArrayLike, after: ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean of ``before - after`` over the same examples, and its interval.
+
+    For outcomes of 0 and 1 (right or wrong) the interval is that of Agresti & Min, "Simple Improved Confidence
+    Intervals for Comparing Matched Proportions", Statistics in Medicine 24 (2005): half an example is added to each of
+    the four kinds of pairs. Otherwise it is Student's.
+    """
+    left, right = (np.asarray(side, dtype=np.float64) for side in (before, after))
+    if left.shape != right.shape or left.ndim != 1 or left.size < 2:
+        raise ValueError(f"expected two lists of the same two or more examples, got {left.shape} and {right.shape}")
+    difference = left - right
+    estimate, count = float(difference.mean()), left.size
+    if set(np.unique(left)) | set(np.unique(right)) <= {0.0, 1.0}:
+        lost, gained = int((difference > 0).sum()) + 0.5, int((difference < 0).sum()) + 0.5
+        centre = (lost - gained) / (count + 2)
+        spread = float(np.sqrt(lost + gained - (lost - gained) ** 2 / (count + 2))) / (count + 2)
+        reach = spread * float(stats.norm.ppf((1 + confidence) / 2))
+        low, high = max(-1.0, centre - reach), min(1.0, centre + reach)
+    else:
+        reach = float(difference.std(ddof=1) / np.sqrt(count) * stats.t.ppf((1 + confidence) / 2, count - 1))
+        low, high = estimate - reach, estimate + reach
+    return estimate, min(estimate, low), max(estimate, high)
+
+
 def saturation(fps_by_batch: Mapping[int, float], within: float = 0.05) -> Saturation:
     """The smallest batch whose FPS is within ``within`` of the best: larger ones only add latency."""
     if not 0 <= within < 1:

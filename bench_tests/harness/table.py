@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
+from bench_tests.harness.case import ORIGINAL
+from bench_tests.harness.comparison import comparisons
 from bench_tests.harness.record import Record
 from bench_tests.harness.statistics import saturation
 
@@ -20,7 +22,7 @@ def add_best_fp32(records: Mapping[str, Record]) -> None:
     That is the honest figure of a lossy method: half of a speed-up over eager is often to be had for nothing.
     """
     for rows in _groups(records.values()).values():
-        lossless = [float(row["speedup"]) for row in rows if row["precision"] == "fp32" and row["recipe"] == "original"]
+        lossless = [float(row["speedup"]) for row in rows if row["precision"] == "fp32" and row["recipe"] == ORIGINAL]
         for row in rows:
             if lossless and row["clock"] == "wall":
                 row["speedup_over_best_fp32"] = float(row["speedup"]) / max(lossless)
@@ -33,8 +35,17 @@ def _groups(records: Iterable[Record]) -> dict[tuple[str, str, int, int], list[R
     return dict(sorted(groups.items()))
 
 
+_HEADERS = [
+    "px", "batch", "", "backend", "precision", "ms/image", "FPS", "x eager [95 %]", "x best fp32", "GFLOP/s", "of peak",
+]  # fmt: skip
+_ALIGN = ["right", "right", "left", "left", "left", *["right"] * 10]
+
+
 def results(records: Mapping[str, Record]) -> str:
-    """A table for each workload, grouped by size and batch; ``*`` marks the fastest of each group."""
+    """A table for each workload, grouped by size and batch; ``*`` marks the fastest of each group.
+
+    A column tells the recipes where there is another than the original.
+    """
     tables: dict[tuple[str, str], list[list[str]]] = {}
     titles: dict[tuple[str, str], tuple[str, str]] = {}
     for (workload, data, size, batch), rows in _groups(records.values()).items():
@@ -44,27 +55,19 @@ def results(records: Mapping[str, Record]) -> str:
         titles[workload, data] = title, judged if " " not in judged else "quality"
         best = _fastest(rows)
         if lines:
-            lines.append([""] * 15)
+            lines.append([""] * 16)
         for index, row in enumerate(rows):
             group = [str(size), str(batch)] if index == 0 else ["", ""]
-            lines.append([*group, "*" if row is best else "", str(row["backend"]), *_cells(row)])
+            mark = "*" if row is best else ""
+            lines.append([*group, mark, str(row["recipe"]), str(row["backend"]), *_cells(row)])
+    recipes = any(row["recipe"] != ORIGINAL for row in records.values())
     parts = []
     for key, lines in tables.items():
         title, judged = titles[key]
-        names = [
-            "px",
-            "batch",
-            "",
-            "backend",
-            "precision",
-            "ms/image",
-            "FPS",
-            "x eager [95 %]",
-            "x best fp32",
-            "GFLOP/s",
-        ]
-        align = ["right", "right", "left", "left", "left", *["right"] * 10]
-        headers = [*names, "of peak", judged, "agree", "peak MiB", "size MB"]
+        headers = [*_HEADERS[:3], "recipe", *_HEADERS[3:], judged, "agree", "peak MiB", "size MB"]
+        align = [*_ALIGN[:3], "left", *_ALIGN[3:]]
+        if not recipes:
+            headers, align, *lines = ([*row[:3], *row[4:]] for row in (headers, align, *lines))
         parts.append(f"{title}\n{tabulate(lines, headers, 'plain', disable_numparse=True, colalign=align)}")
     return "\n\n".join(parts)
 
@@ -122,7 +125,7 @@ def answer(records: Mapping[str, Record]) -> list[str]:
         rows = [row for row in rows if row["batch"] == batch]
         best = _fastest(rows)
         line = f"fastest: {_claim(best)}"
-        lossless = [row for row in rows if row["precision"] == "fp32" and row["recipe"] == "original"]
+        lossless = [row for row in rows if row["precision"] == "fp32" and row["recipe"] == ORIGINAL]
         if lossless and best not in lossless:
             line += f"; lossless: {_claim(_fastest(lossless))}"
         lines.append(f"{workload} {line}" if len(workloads) > 1 else line)
@@ -174,6 +177,7 @@ def report(records: Mapping[str, Record], entries: Sequence[Record], wall_s: flo
     """All lines of the end of a run."""
     lines = [*results(records).splitlines(), ""]
     for part in (
+        comparisons(records),
         ceilings(records),
         saturations(records),
         not_measured(entries),

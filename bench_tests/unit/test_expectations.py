@@ -40,7 +40,7 @@ def test_first_row_that_fits_holds(written):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("rows:\n  - {case: a, drop_maximum: 0.1}", "drop_max, known_failure"),
+        ("rows:\n  - {case: a, drop_maximum: 0.1}", "drop_max, drop_min, known_failure"),
         ("rows:\n  - {drop_max: 0.1}", "not understood"),
         ("rows:\n  - 5", "not understood"),
         ("rows: 5", "list `rows`"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench_tests.harness.case import Case
-from bench_tests.harness.matrix import Matrix, add_options, cases, read_options
+from bench_tests.harness.matrix import Matrix, add_options, cases, methods_asked, read_options
 from bench_tests.unit import toys
 from models.errors import SpeedproofError
 from models.workload import DataChoice, Workload
@@ -42,6 +42,7 @@ def read(*arguments: str) -> Matrix:
 BAD = {
     "--workload": ["nonsense", "resnet18,nonsense", "no.such.module:X", f"{TOYS}:NOTHING", f"{TOYS}:PLAIN", f"{TOYS}:",
                    ",", "", f"{TOYS}:SMALL,{__name__}:SAME_NAME", f"{__name__}:BAD_NAME"],
+    "--recipe": ["nonsense", "int8,nonsense", "no.such.module:X", f"{TOYS}:SMALL", "/nowhere.pt", ","],
     "--backend": ["nonsense", "all,nonsense", "eager,nonsense", "no.such.module:X", f"{TOYS}:NOTHING", f"{TOYS}:SMALL",
                   ",", ""],
     "--precision": ["fp8", "int8", "fp32,float32", ",", ""],
@@ -167,3 +168,21 @@ def test_every_cell_runs_or_has_its_reason_once():
 def test_workloads_of_the_tests_are_workloads():
     assert isinstance(SAME_NAME, Workload)
     assert isinstance(BAD_NAME, Workload)
+
+
+def test_recipes_are_cases_of_their_own_and_int8_has_one_precision():
+    found = list(cases(read("--backend=eager", "--size=64", "--batch=1", "--recipe=original,int8,distilled")))
+    assert [(case.recipe, case.precision) for case, reason in found if reason is None] == [
+        ("original", "fp32"), ("original", "bf16"), ("int8", "fp32"), ("distilled", "fp32"), ("distilled", "bf16"),
+    ]  # fmt: skip
+    assert [reason for _, reason in found if reason] == [
+        "recipe int8 computes in int8 whatever the precision; what it leaves in float is fp32"
+    ]
+    assert found[2][0].id.startswith("resnet18-digits-int8-eager-fp32-64px")
+
+
+def test_methods_are_asked_for_by_file_or_recipe():
+    options = argparse.Namespace(recipe=None, file_or_dir=["bench_tests"])
+    assert not methods_asked(options)
+    assert methods_asked(argparse.Namespace(recipe="int8", file_or_dir=[]))
+    assert methods_asked(argparse.Namespace(recipe=None, file_or_dir=["bench_tests/test_methods.py"]))

@@ -15,6 +15,7 @@ from models.data.images import DATA_NAMES
 from models.workload import workload_names
 from optim.backends import backend_names
 from optim.backends.base import PRECISIONS
+from optim.recipe import RECIPES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -35,7 +36,7 @@ def test_example_of_an_own_model_runs(tmp_path):
     assert re.search(r"^fastest: (onnxruntime|eager), \d", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [*workload_names(), *backend_names(), *PRECISIONS, *DATA_NAMES])
+@pytest.mark.parametrize("name", [*workload_names(), *backend_names(), *PRECISIONS, *DATA_NAMES, *RECIPES])
 def test_every_registered_name_is_documented(name):
     assert f"`{name}`" in README
 

@@ -175,3 +175,34 @@ def test_arguments_that_make_no_sense_are_refused():
     ):
         with pytest.raises(ValueError, match="expected"):
             call()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60))
+def test_paired_difference_of_outcomes_holds_its_estimate_and_turns_with_its_sides(pairs):
+    left, right = (np.array([pair[side] for pair in pairs], dtype=float) for side in (0, 1))
+    estimate, low, high = statistics.paired_difference(left, right)
+    assert estimate == pytest.approx(left.mean() - right.mean())
+    assert -1 - 1e-9 <= low <= estimate <= high <= 1 + 1e-9
+    assert statistics.paired_difference(right, left) == pytest.approx((-estimate, -high, -low))
+
+
+def test_paired_difference_covers_the_truth_as_often_as_it_says():
+    dice = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        kinds = dice.choice(4, 128, p=[0.85, 0.03, 0.02, 0.10])  # both right, lost, gained, both wrong
+        _, low, high = statistics.paired_difference((kinds <= 1).astype(float), (kinds % 2 == 0).astype(float))
+        covered += low <= 0.01 <= high
+    assert 0.92 <= covered / 400 <= 0.99
+
+
+def test_paired_difference_of_other_figures_is_students():
+    before, after = np.array([1.0, 2.0, 4.0]), np.array([0.5, 2.5, 3.0])
+    _, low, high = statistics.paired_difference(before, after)
+    expected = stats.ttest_rel(before, after).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_paired_difference_needs_pairs():
+    with pytest.raises(ValueError, match="the same two or more examples"):
+        statistics.paired_difference([1.0, 0.0], [1.0])

@@ -6,8 +6,10 @@ precision or runtime must show it in its `Coverage`, which is read back from the
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,6 +100,13 @@ class Backend(ABC):
 def cast_inputs(inputs: Tensors, dtype: torch.dtype) -> Tensors:
     """Floating-point inputs in ``dtype``, all others as they are."""
     return tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in inputs)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy of a module, of an exported graph too, for whose parts torch warns of its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(module)
 
 
 def as_tuple(outputs: torch.Tensor | Tensors | list[torch.Tensor]) -> Tensors:

@@ -127,6 +127,13 @@ def kept_artefact(kind: str, parts: dict[str, object]) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def work_folder(kind: str, parts: dict[str, object]) -> Path:
+    """A folder for the state of an artefact in the making, where a killed build finds it again."""
+    folder = _folder(f"{kind}_unfinished", parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def artefact(kind: str, parts: dict[str, object], build: Callable[[Path], object]) -> tuple[Path, bool]:
     """The folder of an artefact, and whether it was there already.
 

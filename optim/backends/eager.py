@@ -11,9 +11,9 @@ TF32 would make fp32 a lie on a GPU, so it is switched off for the process and t
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 import time
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -32,6 +32,7 @@ from optim.backends.base import (
     Target,
     as_tuple,
     cast_inputs,
+    copied,
     first_line,
     unsupported,
 )
@@ -60,7 +61,9 @@ def no_kernels(precision: str, target: Target) -> str | None:
 
 def prepared(module: nn.Module, precision: str, target: Target) -> nn.Module:
     """A copy for inference on a target: eval mode, cast, convolution weights in channels_last."""
-    own = copy.deepcopy(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of what an exported graph is made of
+        own = copied(module)
     with contextlib.suppress(NotImplementedError):  # a graph from torch.export has no modes
         own.eval()
     own.requires_grad_(False).to(target.device, PRECISIONS[precision])

@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,10 @@ def onnx_file(module: nn.Module, example: Tensors, precision: str, backend: str)
         inputs = cast_inputs(tuple(tensor.cpu() for tensor in example), dtype)
         try:
             with quiet(), torch.no_grad():
-                program = torch.onnx.export(own, inputs, dynamo=True, opset_version=OPSET, verbose=False)
+                program = torch.onnx.export(
+                    own, inputs, dynamo=True, opset_version=OPSET, verbose=False,
+                    custom_translation_table=_dynamic_quantization(),
+                )  # fmt: skip
                 assert program is not None
                 program.save(folder / "model.onnx")
         except Exception as error:
@@ -81,6 +85,37 @@ def onnx_file(module: nn.Module, example: Tensors, precision: str, backend: str)
     }
     folder, hit = artefact("onnx", parts, build)
     return folder / "model.onnx", hit
+
+
+def _dynamic_quantization() -> dict[Any, Callable[..., Any]]:
+    """Translations of the operators that find an activation's range at run time, which torch's exporter lacks.
+
+    Between them scales are float64 and zero points int64, as torch has them. torch knows the operators once torchao is
+    imported: where it is not, no graph holds them.
+    """
+    operators = torch.ops.quantized_decomposed
+    if not hasattr(operators, "choose_qparams"):
+        return {}
+    from onnxscript import opset20
+
+    op: Any = opset20
+    float32, uint8, int64, float64 = 1, 2, 7, 11  # ONNX's numbers
+
+    def choose(x: Any, *_: Any) -> Any:
+        _rounded, scale, zero_point = op.DynamicQuantizeLinear(x)
+        return op.Cast(scale, to=float64), op.Cast(zero_point, to=int64)
+
+    def quantize(x: Any, scale: Any, zero_point: Any, *_: Any) -> Any:
+        return op.QuantizeLinear(x, op.Cast(scale, to=float32), op.Cast(zero_point, to=uint8))
+
+    def dequantize(x: Any, scale: Any, zero_point: Any, *_: Any) -> Any:
+        return op.DequantizeLinear(x, op.Cast(scale, to=float32), op.Cast(zero_point, to=uint8))
+
+    return {
+        operators.choose_qparams.tensor: choose,
+        operators.quantize_per_tensor.tensor: quantize,
+        operators.dequantize_per_tensor.tensor: dequantize,
+    }
 
 
 def onnx_bytes(path: Path) -> int:

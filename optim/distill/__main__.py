@@ -20,12 +20,12 @@ from optim.command import (
     given,
     load_model,
     run,
-    save_model,
     use_machine,
 )
 from optim.distill.loss import DistillConfig
 from optim.distill.method import sweep, sweep_table
 from optim.fit import accuracy_on_test
+from optim.saved import save_model
 
 USAGES = {
     "size": "image size in px",

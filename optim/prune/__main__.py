@@ -1,0 +1,199 @@
+"""``python -m optim.prune``: prune a model, or show how sensitive its layers are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from torch import nn
+
+from models.errors import SpeedproofError
+from models.weights import read_checkpoint
+from models.workload import Workload, workload_names
+from optim.backends.cache import check_writable
+from optim.command import (
+    DIGITS,
+    add_data_options,
+    add_fields,
+    check_save_path,
+    data_choice,
+    given,
+    load_model,
+    run,
+    use_machine,
+)
+from optim.distill import DistillConfig
+from optim.fit import accuracy_on_test
+from optim.prune.config import METHODS, PruneConfig
+from optim.prune.masks import fits_semi_structured, layers_of
+from optim.prune.method import prune
+from optim.prune.report import compressed_bytes, parameters, sparsity, state_bytes
+from optim.prune.sensitivity import sensitivity, sensitivity_table
+from optim.saved import save_model
+
+USAGES = {
+    "amount": "share of the weights, or of the channels, that go",
+    "round_to": "structured: channels that are left come in multiples of it",
+    "importance": "structured: norm of a channel's weights, l1 or l2",
+    "global_channels": "structured: rank the channels of all groups together",
+    "steps": "structured: in how many steps channels go, each fine-tuned",
+    "gradual": "global, local: raise the sparsity while fine-tuning",
+    "gradual_share": "gradual: share of the epochs in which it rises",
+    "mask_every": "gradual: steps between two new masks",
+}
+TUNING_USAGES = {
+    "batch_size": "images a step",
+    "patience": "epochs without a better validation accuracy before it stops",
+    "end_share": "resolution of the last epochs, as a share of the size",
+    "views": "fixed views of each image that take turns; 0: new views in every epoch",
+    "seed": "of the order and the views of the images",
+}
+TEACHER_USAGES = {
+    "temperature": "softens the teacher's and the model's probabilities",
+    "alpha": "share of the teacher's word in the loss; the rest is the labels'",
+    "teacher_size": "px of the teacher's views; 0: as the model's",
+}
+MEASURED_USAGES = {"size": "image size in px", "precision": "of the forward pass: auto, fp32 or bf16"}
+# Of a model that is trained already: full resolution from the start, and a fifth of training's rate.
+FINE_TUNE = {"epochs": 5, "start_share": 1.0, "warmup_epochs": 0.3}
+OWN_USAGES = {"fine_tune_epochs": "", "lr": "", "start_share": ""}
+AMOUNTS = (0.3, 0.5, 0.7)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m optim.prune", description="Remove weights or channels of a model.")
+    add, models = parser.add_argument, "a weights file, a workload's name or pkg.module:OBJECT"
+    add("--model", required=True, metavar="MODEL", help=models)
+    add("--save-path", type=Path, metavar="FILE", help="where the pruned model is written")
+    add_data_options(parser)
+    add_fields(parser, DistillConfig, MEASURED_USAGES)
+    known = ", ".join(METHODS)
+    add("--pruning-method", metavar="NAME", default=PruneConfig.method, help=f"one of {known} (%(default)s)")
+    add_fields(parser, PruneConfig, USAGES)
+    add("--ignored", nargs="+", default=[], metavar="LAYER", help="layers, or modules with layers, left as they are")
+    add("--sensitivity", action="store_true", help="show what pruning each layer alone costs, and prune nothing")
+    words = ", ".join(map(str, AMOUNTS))
+    add("--amounts", type=float, nargs="+", metavar="X", help=f"sensitivity: shares to try ({words}; 2:4: 0.5)")
+    add("--examples", type=int, metavar="N", help="sensitivity: validation examples to judge on (all)")
+    add("--fine-tune", action="store_true", help="train afterwards; the options below go with it")
+    add(
+        "--fine-tune-epochs",
+        type=int,
+        metavar="N",
+        help=f"passes over the images, in each step ({FINE_TUNE['epochs']})",
+    )
+    add("--lr", type=float, metavar="X", help="peak learning rate (a fifth of training's: 0.016, digits: 0.008)")
+    add("--start-share", type=float, metavar="X", help="resolution of the first epoch, as a share (1, digits: 0.15)")
+    add_fields(parser, DistillConfig, TUNING_USAGES)
+    add("--teacher", metavar="MODEL", help=f"learn from its logits too; {models}")
+    add_fields(parser, DistillConfig, TEACHER_USAGES)
+    return parser
+
+
+def _config(options: argparse.Namespace, digits: bool) -> PruneConfig:
+    """The configuration that the options name. Raises SpeedproofError for options that do not go together."""
+    measured = given(options, MEASURED_USAGES)
+    schedule = given(options, TUNING_USAGES | OWN_USAGES)
+    taught = given(options, TEACHER_USAGES)
+    _refuse(() if options.fine_tune else {**schedule, **({"teacher": 1} if options.teacher else {})}, "--fine-tune")
+    _refuse(() if options.teacher else taught, "--teacher")
+    base = {**asdict(DistillConfig()), **FINE_TUNE, **({**DIGITS, "epochs": FINE_TUNE["epochs"]} if digits else {})}
+    if "fine_tune_epochs" in schedule:
+        schedule["epochs"] = schedule.pop("fine_tune_epochs")
+    tuning = DistillConfig(**{**base, "lr": base["lr"] / 5, **measured, **schedule, **taught})
+    tuning.check()  # size and precision are used without fine-tuning too
+    return PruneConfig(
+        options.pruning_method, **given(options, USAGES), fine_tune=tuning if options.fine_tune else None,
+        ignored=tuple(options.ignored),
+    )  # fmt: skip
+
+
+def _refuse(names: Sequence[str] | dict[str, Any], companion: str) -> None:
+    for name in names:
+        raise SpeedproofError(f"--{name.replace('_', '-')} goes with {companion}")
+
+
+def _check_kind(options: argparse.Namespace) -> None:
+    """Either a model is written, or a table is shown."""
+    if options.sensitivity:
+        for name in ("save_path", "amount", "teacher"):
+            if getattr(options, name) is not None:
+                raise SpeedproofError(
+                    f"--{name.replace('_', '-')} does not go with --sensitivity, which prunes nothing"
+                )
+        if options.examples is not None and options.examples < 1:
+            raise SpeedproofError(f"--examples {options.examples}: expected at least 1")
+        return
+    _refuse([name for name in ("amounts", "examples") if getattr(options, name) is not None], "--sensitivity")
+    if options.save_path is None:
+        raise SpeedproofError("--save-path is missing: name the file that the pruned model is written to")
+    check_save_path(options.save_path)
+
+
+def _channels_removed(spec: str) -> bool:
+    """Whether the file that a model came from had lost channels before."""
+    named = spec in workload_names() or ":" in spec
+    return not named and bool(read_checkpoint(Path(spec))[1].get("channels_removed"))
+
+
+def _facts(model: nn.Module, workload: Workload, size: int, precision: str) -> dict[str, str]:
+    """What the table shows of a model."""
+    top1, examples = accuracy_on_test(model, workload, size, precision)
+    return {
+        "zeros among the weights": f"{sparsity(model)['overall']:.1%}",
+        "parameters": f"{parameters(model):,}",
+        "size": f"{state_bytes(model) / 1e6:.2f} MB",
+        "compressed (zlib)": f"{compressed_bytes(model) / 1e6:.2f} MB",
+        f"top-1, {examples} test images": f"{top1:.1%}",
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 when the model is written, 2 for bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+
+    def body() -> None:
+        use_machine(options)
+        choice = data_choice(options)
+        config = _config(options, choice.name == "digits")
+        config.check()
+        _check_kind(options)
+        measured = DistillConfig(**given(options, MEASURED_USAGES))
+        size, precision = measured.size, measured.precision
+        model, workload = load_model(options.model, choice, size, "--model")
+        if size < workload.smallest_size:
+            raise SpeedproofError(f"--size {size}: {workload.name} needs at least {workload.smallest_size} px")
+        model.to(options.device)
+        if options.sensitivity:
+            amounts = options.amounts or (AMOUNTS if config.method != "2:4" else (config.amount,))
+            print(sensitivity_table(sensitivity(model, workload, config, amounts, options.examples, size=size)))
+            return
+        teacher = None
+        if options.teacher is not None:
+            check_writable()
+            teacher, _ = load_model(options.teacher, choice, config.fine_tune.teacher_size or size, "--teacher")  # type: ignore[union-attr]
+        pruned = prune(model, workload, config, teacher=teacher, keep=options.save_path)
+        before, after = (_facts(one, workload, size, precision) for one in (model, pruned))
+        removed = config.method == "structured" or _channels_removed(options.model)
+        meta = {"method": "prune", "config": asdict(config), "channels_removed": removed}
+        save_model(options.save_path, pruned.cpu(), workload, meta)
+        print(tabulate([[name, before[name], after[name]] for name in before], ["", "before", "after"],
+                       disable_numparse=True, colalign=("left", "right", "right")))  # fmt: skip
+        if config.method == "2:4":
+            print(f"left as they are, no multiple of four: {', '.join(_untouched(pruned, config)) or 'none'}")
+        print(f"{options.save_path}: written")
+
+    return run(body)
+
+
+def _untouched(model: nn.Module, config: PruneConfig) -> list[str]:
+    return [name for name, layer in layers_of(model, config.ignored).items() if not fits_semi_structured(layer.weight)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""``python -m optim.quantize``: a model in int8, written so that it is loaded again."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models.errors import SpeedproofError
+from optim.backends.base import PRECISIONS
+from optim.backends.cache import check_writable
+from optim.backends.eager import weight_bytes
+from optim.command import (
+    add_data_options,
+    add_fields,
+    check_save_path,
+    data_choice,
+    given,
+    load_model,
+    run,
+    use_machine,
+)
+from optim.quantize.config import METHODS, QAT, QuantizeConfig
+from optim.quantize.coverage import coverage_int8
+from optim.quantize.method import quantize
+from optim.quantize.sensitivity import first_quality, sensitivity, sensitivity_table
+from optim.quantize.storage import save
+from optim.saved import save_model
+
+CASTS = ("bf16", "fp16")
+USAGES = {
+    "size": "image size in px",
+    "calibration": "how an activation's range is found: minmax, entropy or percentile",
+    "percentile": "share of an activation's values, in per cent, that percentile calibration keeps",
+    "calibration_images": "images that ranges are found on",
+    "calibration_split": "split that they are drawn from",
+    "bits": "bits of a weight, 2 to 8; below 8 they are still stored in int8",
+    "seed": "which images are drawn",
+}
+FINE_TUNING = {
+    "fine_tune_epochs": ("epochs", int, "qat: passes over the images"),
+    "lr": ("lr", float, "qat: peak learning rate"),
+    "batch_size": ("batch_size", int, "qat: images a step"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m optim.quantize", description="Quantize a model to int8, or cast its weights to 16 bits."
+    )
+    add, models = parser.add_argument, "a weights file, a workload's name or pkg.module:OBJECT"
+    add("--model", required=True, metavar="MODEL", help=models)
+    add("--save-path", required=True, type=Path, metavar="FILE", help="where the quantized model is written")
+    add(
+        "--quantization-method", default="static", metavar="NAME",
+        help=f"one of {', '.join((*METHODS, *CASTS))} (static); bf16 and fp16 cast the weights alone, and it is the "
+        f"backend's --precision that computes in them",
+    )  # fmt: skip
+    add_data_options(parser)
+    add_fields(parser, QuantizeConfig, USAGES)
+    add("--per-tensor", action="store_true", help="one scale for a whole weight instead of one for each channel")
+    add("--float-layers", nargs="+", default=[], metavar="LAYER", help="modules that stay in float, with all in them")
+    add("--drop-max", type=float, metavar="X", help="put what hurts most back to float until top-1 drops by at most X")
+    add("--sensitivity", action="store_true", help="show what rounding each layer alone does")
+    add("--teacher", metavar="MODEL", help=f"qat: learn from its logits too; {models}")
+    for name, (field, kind, usage) in FINE_TUNING.items():
+        add(f"--{name.replace('_', '-')}", type=kind, metavar="N" if kind is int else "X",
+            help=f"{usage} ({getattr(QAT, field):g})")  # fmt: skip
+    return parser
+
+
+def _config(options: argparse.Namespace) -> QuantizeConfig:
+    """The config that the options name; for a cast, one that says only where and on how many pixels."""
+    method = options.quantization_method
+    if method not in (*METHODS, *CASTS):
+        known = ", ".join((*METHODS, *CASTS))
+        raise SpeedproofError(f"--quantization-method {method!r}: expected one of {known}")
+    integer = options.per_tensor or options.float_layers or options.drop_max is not None or options.sensitivity
+    if method in CASTS and (integer or options.bits is not None):
+        raise SpeedproofError(
+            "--bits, --per-tensor, --float-layers, --drop-max and --sensitivity go with static, dynamic and qat"
+        )
+    tuning = {
+        field: value for name, (field, _, _) in FINE_TUNING.items() if (value := getattr(options, name)) is not None
+    }
+    if (tuning or options.teacher) and method != "qat":
+        raise SpeedproofError("--fine-tune-epochs, --lr, --batch-size and --teacher go with --quantization-method qat")
+    chosen: dict[str, Any] = given(options, USAGES)
+    config = QuantizeConfig(
+        **chosen,
+        method="static" if method in CASTS else method,
+        per_channel=not options.per_tensor,
+        float_layers=tuple(options.float_layers),
+        drop_max=options.drop_max,
+        fine_tune=replace(QAT, **tuning) if method == "qat" else None,
+    )
+    config.check()
+    return config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 when the model is written, 2 for bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+
+    def body() -> None:
+        use_machine(options)
+        choice = data_choice(options)
+        cast = options.quantization_method if options.quantization_method in CASTS else None
+        config = _config(options)
+        check_save_path(options.save_path)
+        check_writable()
+        model, workload = load_model(options.model, choice, config.size, "--model")
+        model.to(options.device)
+        before, bytes_before = first_quality(model, workload, config.size, "test"), weight_bytes(model)
+        if options.sensitivity:
+            print(sensitivity_table(sensitivity(model, workload, replace(config, method="static"))), flush=True)
+        if cast:
+            result = copy.deepcopy(model).to("cpu", PRECISIONS[cast])
+            after = first_quality(copy.deepcopy(result).float(), workload, config.size, "test")
+            print(f"weights in {cast}; a backend computes in it where it is asked to with --precision {cast}")
+            other = {name: value.shape for name, value in workload.build(config.size, None).state_dict().items()}
+            meta = {
+                "method": cast,
+                "channels_removed": any(other[n] != v.shape for n, v in result.state_dict().items()),
+            }
+            save_model(options.save_path, result, workload, meta)
+        else:
+            teacher = load_model(options.teacher, choice, config.size, "--teacher")[0] if options.teacher else None
+            result = quantize(model, workload, config, teacher=teacher, keep=options.save_path).cpu()
+            after = first_quality(result, workload, config.size, "test")
+            print(coverage_int8(result).words)
+            save(options.save_path, result, workload, {"method": config.method, "test_quality": after and after.value})
+        print(f"weights: {bytes_before / 1e6:.1f} MB before, {weight_bytes(result) / 1e6:.1f} MB after")
+        if before and after:
+            print(
+                f"{options.save_path}: {after.name} {after.value:.1%} on {after.examples} test examples, "
+                f"{before.value:.1%} before"
+            )
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

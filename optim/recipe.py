@@ -1,0 +1,182 @@
+"""Recipes: named lists of methods, applied one after another, each result kept by the content of its inputs.
+
+1. A step is a method's config; the class of the config says which method it is.
+2. The result of a step is looked up under everything that decides it: the model before it, the config, the teacher and
+   the data. A step that was made before is loaded, not made again, also where another recipe shares it.
+3. Otherwise it is made in a folder named by the same key, where a killed run goes on.
+
+The recommended order is distil, prune with fine-tuning, quantize: the student first, because the architecture sets what
+the others can reach; pruning before quantization, because fine-tuning needs float weights. Any other order is a recipe
+too, as long as nothing follows a quantization, whose graph can no longer be trained or pruned. Risk: each step loses a
+little, and the losses add up; so a recipe is judged against the original as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import permutations
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.errors import SpeedproofError
+from models.weights import read_checkpoint
+from models.workload import DataChoice, Workload, load_object, load_workload
+from optim.backends.cache import artefact, module_digest, work_folder
+from optim.command import load_model
+from optim.distill import DistillConfig, distill
+from optim.prune import PruneConfig, prune
+from optim.quantize import QuantizeConfig, quantize
+from optim.quantize.method import KEY
+from optim.saved import load_saved, save_model
+
+Step = DistillConfig | PruneConfig | QuantizeConfig
+METHODS: Mapping[type, str] = {DistillConfig: "distill", PruneConfig: "prune", QuantizeConfig: "quantize"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named list of methods."""
+
+    name: str
+    steps: tuple[Step, ...]
+    student: str | None = None  # the workload whose architecture is distilled; None: the model's own, afresh
+    teacher: str | None = None  # a workload's name or a weights file; None: the original model teaches
+    file: Path | None = None  # the result, made elsewhere; then there are no steps
+
+    def check(self) -> None:
+        """Raise SpeedproofError for a recipe that cannot be followed."""
+        if not re.fullmatch("[A-Za-z0-9_.]+", self.name):
+            raise SpeedproofError(f"recipe {self.name!r}: its name may have letters, digits, _ and . only")
+        for index, step in enumerate(self.steps):
+            if type(step) not in METHODS:
+                kinds = ", ".join(kind.__name__ for kind in METHODS)
+                found = type(step).__name__
+                raise SpeedproofError(f"recipe {self.name}: step {index + 1} is a {found}, expected one of {kinds}")
+            step.check()
+            if isinstance(step, QuantizeConfig) and index + 1 < len(self.steps):
+                raise SpeedproofError(
+                    f"recipe {self.name}: step {index + 2} follows a quantization, whose graph cannot be changed: "
+                    f"put quantize last"
+                )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the result computes in int8."""
+        if self.file is not None:
+            return KEY in read_checkpoint(self.file)[1]
+        return any(isinstance(step, QuantizeConfig) for step in self.steps)
+
+    def description(self) -> str:
+        """All of it as JSON, for the record."""
+        steps = [{"method": METHODS[type(step)], **asdict(step)} for step in self.steps]
+        made = {"student": self.student, "teacher": self.teacher, "steps": steps}
+        return json.dumps({**made, "file": self.file and self.file.name}, sort_keys=True)
+
+
+# Fine-tuning, in epochs: enough for the digits and a start for photographs; README tells how to set your own.
+_TUNE = DistillConfig(epochs=4, lr=0.016, start_share=1.0, warmup_epochs=0.3, views=4, alpha=0.9)
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("original", ()),
+        Recipe("int8", (QuantizeConfig(),)),
+        Recipe("pruned30", (PruneConfig("global", 0.3, fine_tune=_TUNE),)),
+        Recipe("channels50", (PruneConfig("structured", 0.5, fine_tune=_TUNE),)),
+        Recipe("distilled", (DistillConfig(epochs=7, alpha=0.9),), student="resnet18"),
+        Recipe(
+            "combined",
+            (DistillConfig(epochs=7, alpha=0.9), PruneConfig("structured", 0.5, fine_tune=_TUNE), QuantizeConfig()),
+            student="resnet18",
+        ),
+    )
+}
+
+
+def load_recipe(spec: str) -> Recipe:
+    """A recipe by name, from ``pkg.module:OBJECT``, or a weights file that a method wrote.
+
+    Raises SpeedproofError where it is none of them.
+    """
+    if ":" in spec:
+        own: Recipe = load_object(spec, Recipe, "--recipe")
+        own.check()
+        return own
+    if spec in RECIPES:
+        return RECIPES[spec]
+    if Path(spec).is_file():
+        return Recipe(re.sub("[^A-Za-z0-9_.]+", "_", Path(spec).stem), (), file=Path(spec))
+    raise SpeedproofError(
+        f"unknown recipe {spec!r}: expected one of {', '.join(RECIPES)}, a weights file, or pkg.module:OBJECT"
+    )
+
+
+def orders(recipe: Recipe) -> tuple[Recipe, ...]:
+    """The recipe in every order of its steps that can be followed, named by their first letters: an ablation.
+
+    A distillation starts a student afresh, so what stands before it only makes its teacher: it stays first.
+    """
+    found = []
+    for steps in permutations(recipe.steps):
+        own = replace(recipe, name=f"{recipe.name}.{''.join(METHODS[type(step)][0] for step in steps)}", steps=steps)
+        with contextlib.suppress(SpeedproofError):
+            own.check()
+            found.append(own)
+    return tuple(found)
+
+
+def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoice, size: int) -> nn.Module:
+    """The model that a recipe makes of ``model``, in eval mode; the argument stays as it is.
+
+    ``size`` in px replaces that of the recipe's configs. Raises SpeedproofError for a recipe that cannot be followed.
+    """
+    recipe.check()
+    if recipe.file is not None:
+        return load_model(str(recipe.file), data, size, "--recipe")[0]
+    teacher = load_model(recipe.teacher, data, size, f"recipe {recipe.name}: teacher")[0] if recipe.teacher else model
+    current = model
+    for index, step in enumerate(recipe.steps):
+        if isinstance(step, DistillConfig):
+            if recipe.student is not None:
+                workload = load_workload(recipe.student, data)
+            current = workload.build(size, None)
+        current = _made(_sized(step, size), current, teacher, workload, f"{recipe.name} step {index + 1}")
+    return current
+
+
+def _sized(step: Step, size: int) -> Step:
+    """The config for an image size."""
+    if isinstance(step, PruneConfig):
+        return replace(step, fine_tune=step.fine_tune and replace(step.fine_tune, size=size))
+    return replace(step, size=size)
+
+
+def _made(step: Step, model: nn.Module, teacher: nn.Module, workload: Workload, name: str) -> nn.Module:
+    """The result of one step, loaded where it was made before."""
+    parts: dict[str, object] = {
+        "method": METHODS[type(step)], "config": asdict(step), "model": module_digest(model),
+        "teacher": module_digest(teacher), "data": workload.data_name, "torch": torch.__version__,
+    }  # fmt: skip
+
+    def build(folder: Path) -> None:
+        print(f"{name}: {METHODS[type(step)]}", flush=True)
+        unfinished = work_folder("recipe", parts)
+        keep = unfinished / "run.pt"
+        if isinstance(step, DistillConfig):
+            result = distill(teacher, model, workload, step, keep=keep, name=name)
+        elif isinstance(step, PruneConfig):
+            result = prune(model, workload, step, teacher=teacher, keep=keep)
+        else:
+            result = quantize(model, workload, step, teacher=teacher, keep=keep)
+        save_model(folder / "model.pt", result, workload, {"channels_removed": True})
+        shutil.rmtree(unfinished)
+
+    folder, _ = artefact("recipe", parts, build)
+    return load_saved(folder / "model.pt", model, workload)
