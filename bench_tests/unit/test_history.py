@@ -167,13 +167,19 @@ def test_claim_that_fails_after_measuring_is_not_stored(runs):
     assert [entry["status"] for entry in runs.journal()] == ["measured", "measured", "failed"]
 
 
+def _heed_interrupts() -> None:
+    """Take Ctrl-C as usual, also below a shell that started the tests in the background, which makes them ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted_run_keeps_what_is_finished(runs):
     output = runs.folder / "interrupted.json"
     command = runs.command(f"--benchmark-json={output}", backend=f"eager,{TOYS}:HANGING")
     started = time.time()
     with subprocess.Popen(
-        command, cwd=ROOT, env=runs.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as run:
+        command, cwd=ROOT, env=runs.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=_heed_interrupts,
+    ) as run:  # fmt: skip
         process = psutil.Process(run.pid)
         finished = False
         while not finished and time.time() < started + 120 and run.poll() is None:
@@ -183,7 +189,10 @@ def test_interrupted_run_keeps_what_is_finished(runs):
         time.sleep(1)  # the next case hangs in its child by now
         children = process.children(recursive=True)
         run.send_signal(signal.SIGINT)
-        printed, _ = run.communicate(timeout=60)
+        try:
+            printed, _ = run.communicate(timeout=60)
+        finally:
+            run.kill()  # where it has not ended by itself
     assert finished, printed
     assert run.returncode == 2, printed
     assert "Traceback" not in printed

@@ -139,11 +139,13 @@ def _no_child(*_):
 
 
 def test_interrupted_parent_takes_its_child_along():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         rehearse(_case("HANGING"), SETTINGS)
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 4
     timer.join()
     assert rehearse(_case("eager"), SETTINGS).build_s > 0
