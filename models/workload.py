@@ -11,7 +11,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class Workload:
       the split (None: all), asked in batches of exactly ``batch`` rows; the first is gated, empty without data.
     - ``weights(size)``: which weights to build it with where the user names none.
     - ``tolerated_drop``: by how much the first quality may fall below the original's, in its own unit.
+    - ``spec``: how it is loaded again, ``pkg.module:OBJECT``; set by `load_workload`, empty for registered ones.
     - ``data_name``: the data set's name, ``none`` where there is none, or one that says ``synthetic``.
     """
 
@@ -94,6 +95,7 @@ class Workload:
     smallest_size: int = 1
     tolerated_drop: float = 0.01
     data_name: str = "none"
+    spec: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def load_workload(spec: str, data: DataChoice | None = None) -> Workload:
     """
     if ":" in spec:
         own: Workload = load_object(spec, Workload, "--workload")
-        return own
+        return replace(own, spec=spec)
     if spec not in _MODULES:
         raise SpeedproofError(
             f"unknown workload {spec!r}: expected one of {', '.join(_MODULES)}, or pkg.module:OBJECT for your own"

@@ -25,7 +25,9 @@ def save_model(path: Path, model: nn.Module, workload: Workload, meta: Mapping[s
     if is_quantized(model):
         save_quantized(path, model, workload, meta)
     else:
-        save_checkpoint(path, {"state_dict": model.state_dict(), "meta": {"workload": workload.name, **meta}})
+        save_checkpoint(
+            path, {"state_dict": model.state_dict(), "meta": {"workload": workload.spec or workload.name, **meta}}
+        )
 
 
 def load_saved(path: Path, architecture: nn.Module, workload: Workload) -> nn.Module:

@@ -87,7 +87,8 @@ def train(
     model.to(device)
 
     def keep(epoch: int, top1: float) -> None:
-        meta = {"config": description, "epoch": epoch + 1, "validation_top1": top1, **facts}
+        made = {"workload": workload.spec or workload.name, "config": description, **facts}
+        meta = {**made, "epoch": epoch + 1, "validation_top1": top1}
         history_path.unlink(missing_ok=True)  # it tells of the weights that are replaced now
         save_checkpoint(path, {"state_dict": model.state_dict(), "meta": meta})
 

@@ -82,7 +82,7 @@ def _cells(row: Record) -> list[str]:
         f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]",
         f"{row['speedup_over_best_fp32']:.2f}" if "speedup_over_best_fp32" in row else "-",
         f"{row['gflops']:.0f}",
-        f"{row['share_of_peak']:.0%}",
+        f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "-",
         f"{row[f'quality_{name}']:.1%}" if judged else "-",
         f"{row['agreement']:.1%}" if judged else "-",
         f"{float(row['cpu_peak_memory_bytes']) / 2**20:.0f}" if "cpu_peak_memory_bytes" in row else "-",

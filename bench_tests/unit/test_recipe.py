@@ -13,9 +13,10 @@ from bench_tests.unit import toys
 from bench_tests.unit.test_distill import CONFIG
 from bench_tests.unit.test_train import TOY, build
 from models.errors import SpeedproofError
-from models.workload import DataChoice
+from models.workload import DataChoice, load_workload
 from optim import fit as fitting
 from optim import recipe as following
+from optim.command import load_model
 from optim.epoch import accuracy
 from optim.prune import PruneConfig
 from optim.quantize import QuantizeConfig, quantize
@@ -124,6 +125,16 @@ def test_what_is_saved_is_loaded_again(tmp_path, recipe):
     original = build(32, None)
     assert torch.equal(outputs(load_saved(tmp_path / "made.pt", original, TOY)), outputs(made))
     assert original[0].weight.shape == (8, 3, 3, 3)
+
+
+def test_a_file_of_ones_own_workload_finds_it_again(tmp_path):
+    own = load_workload("bench_tests.unit.test_train:TOY")
+    for name, steps in (("float", (LEARN,)), ("int8", (INT8,))):
+        made = follow(Recipe("r", steps), build(32, None), own, DATA, 32)
+        save_model(tmp_path / f"{name}.pt", made, own, {})
+        found, workload = load_model(str(tmp_path / f"{name}.pt"), DATA, 32, "--model")
+        assert workload.name == "toy"
+        assert torch.equal(outputs(found), outputs(made))
 
 
 def test_recipes_by_name_file_and_object(tmp_path, monkeypatch):

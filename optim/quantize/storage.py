@@ -29,7 +29,7 @@ def save(path: Path, module: nn.Module, workload: Workload, meta: Mapping[str, A
     found = getattr(module, "meta", {}).get(KEY)
     if found is None:
         raise SpeedproofError(f"{type(module).__name__} is no quantized module: expected what quantize() gives")
-    content = {**meta, "workload": workload.name, KEY: found}
+    content = {**meta, "workload": workload.spec or workload.name, KEY: found}
     save_checkpoint(path, {"state_dict": module.state_dict(), "meta": content})
 
 
