@@ -59,8 +59,8 @@ def _quality(row: Record, made: bool) -> list[str]:
         return ["-", "-", "-"]
     change = "-"
     if made:
-        change = f"{-100 * float(row['quality_drop']):+.1f}"
+        change = f"{0.0 - 100 * float(row['quality_drop']):+.1f}"
         if "quality_drop_low" in row:
-            low, high = (-100 * float(row[f"quality_drop_{end}"]) for end in ("high", "low"))
+            low, high = (0.0 - 100 * float(row[f"quality_drop_{end}"]) for end in ("high", "low"))
             change += f" [{low:+.1f}, {high:+.1f}]"
     return [f"{row[name]:.1%}", change, f"{row['agreement']:.1%}"]

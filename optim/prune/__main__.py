@@ -102,7 +102,7 @@ def _config(options: argparse.Namespace, digits: bool) -> PruneConfig:
     taught = given(options, TEACHER_USAGES)
     _refuse(() if options.fine_tune else {**schedule, **({"teacher": 1} if options.teacher else {})}, "--fine-tune")
     _refuse(() if options.teacher else taught, "--teacher")
-    base = {**asdict(DistillConfig()), **FINE_TUNE, **({**DIGITS, "epochs": FINE_TUNE["epochs"]} if digits else {})}
+    base = {**asdict(DistillConfig()), **FINE_TUNE, **({**DIGITS, **FINE_TUNE} if digits else {})}
     if "fine_tune_epochs" in schedule:
         schedule["epochs"] = schedule.pop("fine_tune_epochs")
     tuning = DistillConfig(**{**base, "lr": base["lr"] / 5, **measured, **schedule, **taught})
