@@ -22,10 +22,11 @@ from bench_tests.harness.timing import Pairing
 from bench_tests.unit import toys
 from models.errors import SpeedproofError
 from models.workload import Tensors
-from optim import recipe
 from optim.backends import load_backend
 from optim.backends.base import Backend, Coverage, Runner, Target
 from optim.quantize import QuantizeConfig, quantize
+from optim.recipe import RECIPES, Recipe
+from optim.recipe import method as recipes
 from optim.saved import is_quantized
 
 Change = Callable[[nn.Module], None]
@@ -272,7 +273,7 @@ def case_of(precision: str, backend: str = "eager") -> Case:
 @pytest.fixture(autouse=True)
 def tiny_int8(monkeypatch):
     """A recipe with the calibration that `_quantized` has."""
-    monkeypatch.setattr(recipe, "RECIPES", {**recipe.RECIPES, "tiny_int8": recipe.Recipe("tiny_int8", (INT8,))})
+    monkeypatch.setattr(recipes, "RECIPES", {**RECIPES, "tiny_int8": Recipe("tiny_int8", (INT8,))})
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])

@@ -15,12 +15,13 @@ from bench_tests.unit.test_train import TOY, build
 from models.errors import SpeedproofError
 from models.workload import DataChoice, load_workload
 from optim import fit as fitting
-from optim import recipe as following
 from optim.command import load_model
 from optim.epoch import accuracy
 from optim.prune import PruneConfig
 from optim.quantize import QuantizeConfig, quantize
 from optim.recipe import RECIPES, Recipe, follow, load_recipe, orders
+from optim.recipe import method as following
+from optim.recipe.__main__ import main
 from optim.saved import is_quantized, load_saved, save_model
 
 LEARN = replace(CONFIG, epochs=3, patience=3)
@@ -210,3 +211,49 @@ def test_bounds_are_two_sided(session, expected, said):
     case = Case("small0", "digits", "eager", "fp32", 32, 2, 1, "tiny")
     with pytest.raises(NotMeasuredError, match=said):
         Measurement(case, session, expected).run(rehearsed=False)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The options of a toy, and of a recipe of one's own in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return [
+        "--model",
+        "bench_tests.unit.test_train:TOY",
+        "--recipe",
+        "bench_tests.unit.test_recipe:WHOLE",
+        "--size",
+        "32",
+    ]
+
+
+def test_the_command_writes_what_the_recipe_makes(own, capsys):
+    assert main([*own, "--save-path", "made.pt"]) == 0
+    said = capsys.readouterr().out
+    assert "before: top1" not in said  # the toy has no quality
+    assert "made.pt: written" in said
+    found, _ = load_model("made.pt", DATA, 32, "--model")
+    assert torch.equal(outputs(found), outputs(followed(WHOLE)))
+
+
+def test_the_command_compares_orders(own, capsys):
+    assert main([*own, "--orders"]) == 0
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split("  ")[0] for line in lines] == ["distill > prune > quantize", "prune > distill > quantize"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "give --save-path FILE for a result, or --orders for a comparison"),
+        (["--orders", "--save-path", "x.pt"], "and not both"),
+        (["--orders", "--recipe", "int9"], "unknown recipe 'int9'"),
+        (["--orders", "--size", "7"], "--size 7: toy needs at least 16 px"),
+        (["--save-path", "/"], "--save-path /: this is a folder"),
+    ],
+)
+def test_bad_options_are_one_sentence(own, capsys, tmp_path, options, said):
+    assert main([*own, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "x.pt").exists()

@@ -1,0 +1,92 @@
+"""``python -m optim.recipe``: apply a recipe to a model, or compare the orders of its steps."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+from torch import nn
+
+from models.errors import SpeedproofError
+from models.workload import DataChoice, Workload, load_workload
+from optim.backends.cache import check_writable
+from optim.backends.eager import weight_bytes
+from optim.command import add_data_options, check_save_path, data_choice, load_model, run, use_machine
+from optim.distill import DistillConfig
+from optim.prune import PruneConfig
+from optim.quantize.sensitivity import first_quality
+from optim.recipe.method import METHODS, RECIPES, Recipe, follow, load_recipe, orders
+from optim.saved import save_model
+
+
+def made_of(recipe: Recipe, workload: Workload, data: DataChoice) -> Workload:
+    """The workload whose architecture a recipe's result has: the student's where one is distilled."""
+    distilled = any(isinstance(step, DistillConfig) for step in recipe.steps)
+    return load_workload(recipe.student, data) if recipe.student and distilled else workload
+
+
+def ablation(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoice, size: int) -> str:
+    """A table of the recipe in all orders that can be followed: quality on the test images, parameters, bytes."""
+    rows = []
+    for own in orders(recipe):
+        made = follow(own, model, workload, data, size)
+        words = " > ".join(METHODS[type(step)] for step in own.steps)
+        rows.append([words, *_facts(made, workload, size)])
+    return tabulate(
+        rows, ["order", "quality", "weights, MB"], disable_numparse=True, colalign=("left", "right", "right")
+    )
+
+
+def _facts(model: nn.Module, workload: Workload, size: int) -> list[str]:
+    found = first_quality(model, workload, size, "test")
+    judged = f"{found.name} {found.value:.1%} of {found.examples}" if found else "-"
+    return [judged, f"{weight_bytes(model) / 1e6:.2f}"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m optim.recipe", description="Apply a named list of methods.")
+    add = parser.add_argument
+    add("--recipe", required=True, metavar="NAME", help=f"one of {', '.join(RECIPES)}, or pkg.module:OBJECT")
+    add("--model", required=True, metavar="MODEL", help="a weights file, a workload's name or pkg.module:OBJECT")
+    add("--save-path", type=Path, metavar="FILE", help="where the result is written")
+    add("--orders", action="store_true", help="compare all orders of its steps instead of writing a result")
+    add("--size", type=int, default=224, metavar="PX", help="image size (224)")
+    add_data_options(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 when it is done, 2 for bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+
+    def body() -> None:
+        use_machine(options)
+        choice, recipe = data_choice(options), load_recipe(options.recipe)
+        if options.orders == (options.save_path is not None):
+            raise SpeedproofError("give --save-path FILE for a result, or --orders for a comparison, and not both")
+        if options.save_path is not None:
+            check_save_path(options.save_path)
+        check_writable()
+        model, workload = load_model(options.model, choice, options.size, "--model")
+        if options.size < workload.smallest_size:
+            raise SpeedproofError(f"--size {options.size}: {workload.name} needs at least {workload.smallest_size} px")
+        model.to(options.device)
+        if options.orders:
+            print(ablation(recipe, model, workload, choice, options.size))
+            return
+        made = follow(recipe, model, workload, choice, options.size).cpu()
+        removed = any(isinstance(step, PruneConfig) and step.method == "structured" for step in recipe.steps)
+        meta = {"method": "recipe", "recipe": recipe.description(), "channels_removed": removed}
+        save_model(options.save_path, made, made_of(recipe, workload, choice), meta)
+        for name, own in (("before", model.cpu()), ("after", made)):
+            print(f"{name}: {', '.join(_facts(own, workload, options.size))} MB")
+        print(f"{options.save_path}: written")
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
