@@ -528,7 +528,7 @@ def test_the_command_casts_weights(tmp_path, capsys, method):
     expected = model.fc.weight.to(state["fc.weight"].dtype).float()
     load_into(model, tmp_path / "q.pt")
     assert torch.equal(model.fc.weight, expected)
-    assert (meta["workload"], meta["method"]) == ("tiny", method)
+    assert (meta["workload"], meta["method"]) == ("test_quantize:TINY", method)
 
 
 @pytest.mark.parametrize(
