@@ -104,8 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_machine(options)
         workload = load_workload(options.workload, data_choice(options))
         size, batch = options.size or max(workload.sizes), options.batch or min(workload.batches)
-        if size < workload.smallest_size:
-            raise SpeedproofError(f"--size {size}: {workload.name} needs at least {workload.smallest_size} px")
+        workload.check_size(size)
         target = Target(options.device, torch.get_num_threads())
         machine = fingerprint(target.threads, target.device)
         module, inputs = _built(workload, size, batch, options)

@@ -97,6 +97,11 @@ class Workload:
     data_name: str = "none"
     spec: str = ""
 
+    def check_size(self, size: int) -> None:
+        """Raise SpeedproofError for a size below the smallest."""
+        if size < self.smallest_size:
+            raise SpeedproofError(f"--size {size}: {self.name} needs at least {self.smallest_size} px")
+
 
 @dataclass(frozen=True)
 class DataChoice:

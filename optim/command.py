@@ -16,11 +16,22 @@ from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
 from models.weights import check_writable, read_checkpoint
 from models.workload import DataChoice, Workload, load_workload, workload_names
-from optim.quantize import rebuild
-from optim.quantize.method import KEY
+from optim.backends.base import QUANTIZATION
 
 # Eight-pixel digits are learned in a few epochs; a smaller start keeps them under three minutes on two cores.
 DIGITS = {"epochs": 7, "start_share": 0.15, "smallest_area": 0.7, "lr": 0.04}
+
+# What the options of a training schedule, fields of `TrainConfig`, are for.
+SCHEDULE_USAGES = {
+    "epochs": "passes over the images (digits: 7)",
+    "batch_size": "images a step",
+    "lr": "peak learning rate (digits: 0.04)",
+    "patience": "epochs without a better validation accuracy before it stops",
+    "start_share": "resolution of the first epoch, as a share of the size (digits: 0.15)",
+    "end_share": "resolution of the last epochs, as a share of the size",
+    "seed": "of the order and the views of the images",
+    "precision": "of the forward pass: auto, fp32 or bf16",
+}
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +111,9 @@ def load_model(
             f"give pkg.module:OBJECT"
         )
     workload = load_workload(named, data)
-    if KEY in meta:
+    if QUANTIZATION in meta:
+        from optim.quantize import rebuild
+
         return rebuild(workload.build(size, None), workload, state, meta), workload
     return workload.build(size, path), workload
 

@@ -1,7 +1,8 @@
 """Optimised models on disk: any method's result is written and read here, weights only.
 
 A file is a checkpoint whose meta data say what the tensors need beside them: fewer channels than the architecture's
-(``channels_removed``), or a quantized graph (``quantization``).
+(``channels_removed``), or a quantized graph (``quantization``). What quantizes is imported only where a file or a model
+needs it: torchao alone costs some 100 MB, which would count as a model's own memory.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from torch import nn
 
 from models.weights import load_into, read_checkpoint, save_checkpoint
 from models.workload import Workload
-from optim.quantize import rebuild
-from optim.quantize import save as save_quantized
-from optim.quantize.method import KEY
+from optim.backends.base import QUANTIZATION, is_quantized
 
 
 def save_model(path: Path, model: nn.Module, workload: Workload, meta: Mapping[str, Any]) -> None:
     """Write a model whole or not at all. Raises SpeedproofError if it cannot."""
     if is_quantized(model):
+        from optim.quantize import save as save_quantized
+
         save_quantized(path, model, workload, meta)
     else:
         save_checkpoint(
@@ -37,12 +38,9 @@ def load_saved(path: Path, architecture: nn.Module, workload: Workload) -> nn.Mo
     """
     state, meta = read_checkpoint(path)
     own = copy.deepcopy(architecture)
-    if KEY in meta:
+    if QUANTIZATION in meta:
+        from optim.quantize import rebuild
+
         return rebuild(own, workload, state, meta)
     load_into(own, path)
     return own.eval()
-
-
-def is_quantized(model: nn.Module) -> bool:
-    """Whether a module is what `quantize` made."""
-    return KEY in getattr(model, "meta", {})

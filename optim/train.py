@@ -32,20 +32,10 @@ from models.weights import (
     save_json,
 )
 from models.workload import Workload, load_workload, workload_names
-from optim.command import DIGITS, add_data_options, add_fields, data_choice, given, run, use_machine
+from optim.command import DIGITS, SCHEDULE_USAGES, add_data_options, add_fields, data_choice, given, run, use_machine
 from optim.epoch import TrainConfig
 from optim.fit import accuracy_on_test, best_epoch, cross_entropy, fit, image_splits, load_data, weights_digest
 
-USAGES = {
-    "epochs": "passes over the images (digits: 7)",
-    "batch_size": "images a step",
-    "lr": "peak learning rate (digits: 0.04)",
-    "patience": "epochs without a better validation accuracy before it stops",
-    "start_share": "resolution of the first epoch, as a share of the size (digits: 0.15)",
-    "end_share": "resolution of the last epochs, as a share of the size",
-    "seed": "of the order and the views of the images",
-    "precision": "of the forward pass: auto, fp32 or bf16",
-}
 FINE_TUNE = {"epochs": 3, "start_share": 1.0, "warmup_epochs": 0.3}
 
 
@@ -130,8 +120,7 @@ def train_sizes(
     """Train the first size, then fine-tune its weights to each of the others."""
     config.check()
     for size in sizes:
-        if size < workload.smallest_size:
-            raise SpeedproofError(f"--size {size}: {workload.name} needs at least {workload.smallest_size} px")
+        workload.check_size(size)
     first = best_weights_path(workload.name, sizes[0], workload.data_name, out)
     check_writable(out)
     for size in sizes:
@@ -156,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--fine-tune-epochs", type=int, metavar="N", default=FINE_TUNE["epochs"], help="epochs of each further size (3)"
     )
-    add_fields(parser, TrainConfig, USAGES)
+    add_fields(parser, TrainConfig, SCHEDULE_USAGES)
     return parser
 
 
@@ -170,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SpeedproofError(f"--fine-tune-epochs {options.fine_tune_epochs}: expected at least 1")
         workload = load_workload(options.workload, data_choice(options))
         defaults: dict[str, Any] = DIGITS if workload.data_name == "digits" else {}
-        config = TrainConfig(**(defaults | given(options, USAGES)))
+        config = TrainConfig(**(defaults | given(options, SCHEDULE_USAGES)))
         fine_tuning: dict[str, Any] = FINE_TUNE | {"epochs": options.fine_tune_epochs, "lr": config.lr / 5}
         train_sizes(
             workload, options.size, config, replace(config, **fine_tuning), out=options.out, init=options.init,

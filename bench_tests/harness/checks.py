@@ -21,8 +21,7 @@ from bench_tests.harness.record import Record
 from bench_tests.harness.session import SPLIT, Session, predictor
 from bench_tests.harness.statistics import paired_difference, wilson_interval
 from models.workload import Quality, Tensors
-from optim.backends.base import PRECISIONS, Runner, as_tuple
-from optim.saved import is_quantized
+from optim.backends.base import PRECISIONS, Runner, as_tuple, is_quantized
 
 
 def check_parity(case: Case, session: Session, runner: Runner, inputs: Sequence[Tensors]) -> Record:

@@ -121,8 +121,7 @@ def read_options(option: argparse.Namespace) -> Matrix:
     batches = None if option.batch is None else _numbers("--batch", option.batch)
     for workload in loaded.values():
         for size in sizes or ():
-            if size < workload.smallest_size:
-                raise SpeedproofError(f"--size {size}: {workload.name} needs at least {workload.smallest_size} px")
+            workload.check_size(size)
     if weights is not None:  # a file that does not fit is one sentence now, not one a case
         for workload in loaded.values():
             with _naming("--weights"):
@@ -155,13 +154,13 @@ def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:
     for name in matrix.workloads:
         workload = load_workload(settings.specs.get(name, name), settings.data)
         told: set[tuple[str, str]] = set()
+        quantized = {name for name in matrix.recipes if load_recipe(settings.recipes.get(name, name)).quantized}
         for size, batch, recipe in product(
             matrix.sizes or workload.sizes, matrix.batches or workload.batches, matrix.recipes
         ):
-            quantized = load_recipe(settings.recipes.get(recipe, recipe)).quantized
             for backend, precision in product(matrix.backends, matrix.precisions):
                 reason = load_backend(backend).missing(precision, target)
-                if reason is None and quantized and precision != "fp32":
+                if reason is None and recipe in quantized and precision != "fp32":
                     reason = f"recipe {recipe} computes in int8 whatever the precision; what it leaves in float is fp32"
                 if reason is None or (backend, reason) not in told:
                     case = Case(name, workload.data_name, backend, precision, size, batch, settings.threads, recipe)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 
 from torch import nn
 
 from bench_tests.harness.case import Case
 from bench_tests.harness.record import Record
 from bench_tests.harness.session import Session, original_of
+from optim.backends.base import is_quantized
+from optim.backends.eager import weight_bytes
 from optim.prune import compressed_bytes, parameters, sparsity
-from optim.prune.report import state_bytes
-from optim.saved import is_quantized
 
 INT8 = ("int8", "uint8")
 _GRID = re.compile("scale|zero_point")  # of a quantized tensor, no parameters of the model
@@ -26,11 +26,11 @@ def method_record(case: Case, session: Session) -> Record:
         facts = _facts(session.module(own))
         record |= {f"{name}{suffix}": value for name, value in facts.items()}
         record[f"macs{suffix}"] = round(session.gflop(own) * 1e9 / 2)
-    record["size_bytes_original"] = state_bytes(session.module(original_of(case)))
+    record["size_bytes_original"] = weight_bytes(session.module(original_of(case)))
     return record
 
 
-@cache
+@lru_cache(4)  # no more modules than the session itself holds
 def _facts(module: nn.Module) -> dict[str, float]:
     facts = {"parameters": parameters(module), "compressed_bytes": compressed_bytes(module)}
     if is_quantized(module):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ from bench_tests.harness.parity import NUDGE, Deviation, deviations
 from bench_tests.harness.roofline import Ceiling, ceiling, gflop
 from models.workload import Predict, Quality, Tensors, Weights, Workload, load_workload
 from optim.backends import load_backend
-from optim.backends.base import Backend, Runner, Target, as_tuple, copied
+from optim.backends.base import Backend, Runner, Target, as_tuple, copied, is_quantized
 from optim.backends.cache import artefact, module_digest, tensors_digest
-from optim.recipe import Recipe, follow, load_recipe
-from optim.saved import is_quantized
+
+if TYPE_CHECKING:  # the child that measures a model's memory shall not hold the libraries of all methods
+    from optim.recipe import Recipe
 
 SPLIT = "test"
 
@@ -71,12 +73,16 @@ class Session:
         if recipe == ORIGINAL:
             module = self.workload(name).build(size, weights).eval().requires_grad_(False)
         else:
+            from optim.recipe import follow
+
             original, _ = self._built(name, size, weights, ORIGINAL)
             module = follow(self.recipe(recipe), original, self.workload(name), self.settings.data, size)
         return module, module_digest(module)
 
     def recipe(self, name: str) -> Recipe:
         """What the user named by a recipe's name."""
+        from optim.recipe import load_recipe
+
         return load_recipe(self.settings.recipes.get(name, name))
 
     def case_inputs(self, case: Case) -> tuple[Tensors, ...]:
@@ -230,11 +236,8 @@ def _float64_outputs(module: nn.Module, inputs: Sequence[Tensors], device: str) 
                 for tensors in to_device(inputs, device)
             ]
             outputs = [as_tuple(double(*tensors)) for tensors in rows]
-        except (
-            AssertionError,
-            RuntimeError,
-            TypeError,
-        ):  # a dtype written into the module: its own is the best there is
+        except (AssertionError, RuntimeError, TypeError):
+            # A dtype written into the module: its own is the best there is.
             plain = copied(module).to(device)
             outputs = [as_tuple(plain(*tensors)) for tensors in to_device(inputs, device)]
     return [tuple(tensor.cpu().clone() for tensor in row) for row in outputs]

@@ -23,11 +23,10 @@ from bench_tests.unit import toys
 from models.errors import SpeedproofError
 from models.workload import Tensors
 from optim.backends import load_backend
-from optim.backends.base import Backend, Coverage, Runner, Target
+from optim.backends.base import Backend, Coverage, Runner, Target, is_quantized
 from optim.quantize import QuantizeConfig, quantize
 from optim.recipe import RECIPES, Recipe
 from optim.recipe import method as recipes
-from optim.saved import is_quantized
 
 Change = Callable[[nn.Module], None]
 

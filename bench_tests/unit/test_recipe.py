@@ -15,6 +15,7 @@ from bench_tests.unit.test_train import TOY, build
 from models.errors import SpeedproofError
 from models.workload import DataChoice, load_workload
 from optim import fit as fitting
+from optim.backends.base import is_quantized
 from optim.command import load_model
 from optim.epoch import accuracy
 from optim.prune import PruneConfig
@@ -22,7 +23,7 @@ from optim.quantize import QuantizeConfig, quantize
 from optim.recipe import RECIPES, Recipe, follow, load_recipe, orders
 from optim.recipe import method as following
 from optim.recipe.__main__ import main
-from optim.saved import is_quantized, load_saved, save_model
+from optim.saved import load_saved, save_model
 
 LEARN = replace(CONFIG, epochs=3, patience=3)
 PRUNE = PruneConfig("structured", 0.5, round_to=2, fine_tune=replace(LEARN, epochs=2))

@@ -109,6 +109,14 @@ def copied(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module)
 
 
+QUANTIZATION = "quantization"  # of GraphModule.meta and of a file's, where a quantized module says what it is
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a module is what `optim.quantize` made; asked without importing what makes it."""
+    return QUANTIZATION in getattr(module, "meta", {})
+
+
 def as_tuple(outputs: torch.Tensor | Tensors | list[torch.Tensor]) -> Tensors:
     """Outputs of any module as a tuple of tensors."""
     return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-import warnings
 from collections import Counter
 from typing import Any
 
@@ -61,9 +60,7 @@ def no_kernels(precision: str, target: Target) -> str | None:
 
 def prepared(module: nn.Module, precision: str, target: Target) -> nn.Module:
     """A copy for inference on a target: eval mode, cast, convolution weights in channels_last."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's, of what an exported graph is made of
-        own = copied(module)
+    own = copied(module)
     with contextlib.suppress(NotImplementedError):  # a graph from torch.export has no modes
         own.eval()
     own.requires_grad_(False).to(target.device, PRECISIONS[precision])

@@ -13,6 +13,7 @@ from models.errors import SpeedproofError
 from optim.backends.cache import check_writable
 from optim.command import (
     DIGITS,
+    SCHEDULE_USAGES,
     add_data_options,
     add_fields,
     check_save_path,
@@ -29,19 +30,12 @@ from optim.saved import save_model
 
 USAGES = {
     "size": "image size in px",
-    "epochs": "passes over the images (digits: 7)",
-    "batch_size": "images a step",
-    "lr": "peak learning rate (digits: 0.04)",
-    "patience": "epochs without a better validation accuracy before it stops",
-    "start_share": "resolution of the first epoch, as a share of the size (digits: 0.15)",
-    "end_share": "resolution of the last epochs, as a share of the size",
+    **SCHEDULE_USAGES,
     "views": "fixed views of each image whose teacher logits are kept; 0: new views in every epoch",
     "teacher_size": "px of the teacher's views; 0: as the student's",
     "transfer": "what else the student learns from the teacher's layers: none, feature or attention",
     "transfer_weight": "weight of that part of the loss",
     "unlabeled": "folder of further images without labels",
-    "seed": "of the order and the views of the images",
-    "precision": "of the forward pass: auto, fp32 or bf16",
 }
 
 

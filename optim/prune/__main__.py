@@ -16,8 +16,10 @@ from models.errors import SpeedproofError
 from models.weights import read_checkpoint
 from models.workload import Workload, workload_names
 from optim.backends.cache import check_writable
+from optim.backends.eager import weight_bytes
 from optim.command import (
     DIGITS,
+    SCHEDULE_USAGES,
     add_data_options,
     add_fields,
     check_save_path,
@@ -32,7 +34,7 @@ from optim.fit import accuracy_on_test
 from optim.prune.config import METHODS, PruneConfig
 from optim.prune.masks import fits_semi_structured, layers_of
 from optim.prune.method import prune
-from optim.prune.report import compressed_bytes, parameters, sparsity, state_bytes
+from optim.prune.report import compressed_bytes, parameters, sparsity
 from optim.prune.sensitivity import sensitivity, sensitivity_table
 from optim.saved import save_model
 
@@ -47,18 +49,15 @@ USAGES = {
     "mask_every": "gradual: steps between two new masks",
 }
 TUNING_USAGES = {
-    "batch_size": "images a step",
-    "patience": "epochs without a better validation accuracy before it stops",
-    "end_share": "resolution of the last epochs, as a share of the size",
+    **{name: SCHEDULE_USAGES[name] for name in ("batch_size", "patience", "end_share", "seed")},
     "views": "fixed views of each image that take turns; 0: new views in every epoch",
-    "seed": "of the order and the views of the images",
 }
 TEACHER_USAGES = {
     "temperature": "softens the teacher's and the model's probabilities",
     "alpha": "share of the teacher's word in the loss; the rest is the labels'",
     "teacher_size": "px of the teacher's views; 0: as the model's",
 }
-MEASURED_USAGES = {"size": "image size in px", "precision": "of the forward pass: auto, fp32 or bf16"}
+MEASURED_USAGES = {"size": "image size in px", "precision": SCHEDULE_USAGES["precision"]}
 # Of a model that is trained already: full resolution from the start, and a fifth of training's rate.
 FINE_TUNE = {"epochs": 5, "start_share": 1.0, "warmup_epochs": 0.3}
 OWN_USAGES = {"fine_tune_epochs": "", "lr": "", "start_share": ""}
@@ -147,7 +146,7 @@ def _facts(model: nn.Module, workload: Workload, size: int, precision: str) -> d
     return {
         "zeros among the weights": f"{sparsity(model)['overall']:.1%}",
         "parameters": f"{parameters(model):,}",
-        "size": f"{state_bytes(model) / 1e6:.2f} MB",
+        "size": f"{weight_bytes(model) / 1e6:.2f} MB",
         "compressed (zlib)": f"{compressed_bytes(model) / 1e6:.2f} MB",
         f"top-1, {examples} test images": f"{top1:.1%}",
     }
@@ -166,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured = DistillConfig(**given(options, MEASURED_USAGES))
         size, precision = measured.size, measured.precision
         model, workload = load_model(options.model, choice, size, "--model")
-        if size < workload.smallest_size:
-            raise SpeedproofError(f"--size {size}: {workload.name} needs at least {workload.smallest_size} px")
+        workload.check_size(size)
         model.to(options.device)
         if options.sensitivity:
             amounts = options.amounts or (AMOUNTS if config.method != "2:4" else (config.amount,))

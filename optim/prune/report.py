@@ -23,11 +23,6 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def state_bytes(model: nn.Module) -> int:
-    """Bytes of the tensors of a model's state dict; a file holds some more for their names."""
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
-
-
 def compressed_bytes(model: nn.Module) -> int:
     """Bytes of the tensors of a model's state dict, one after the other, compressed by zlib at level 6 (as gzip's)."""
     packer, size = zlib.compressobj(6), 0

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from models.workload import Tensors, Workload
+from optim.backends.base import QUANTIZATION
 from optim.distill import retrain
 from optim.quantize.calibrate import calibrate, calibration_examples, grids, ranges_of, set_stage
 from optim.quantize.config import QAT, QuantizeConfig
 from optim.quantize.graph import converted, prepared
 from optim.quantize.sensitivity import until_it_holds
-
-KEY = "quantization"  # of GraphModule.meta, where a quantized module says what it is
 
 
 def quantize(
@@ -52,7 +51,7 @@ def finished(own: GraphModule, config: QuantizeConfig, calibrated_on: str, model
     ranges = ranges_of(own)
     result = converted(own)
     result.meta = {
-        KEY: {
+        QUANTIZATION: {
             "config": {
                 name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()
             },

@@ -18,18 +18,18 @@ from torch.fx import GraphModule
 from models.errors import SpeedproofError
 from models.weights import fit_channels, save_checkpoint
 from models.workload import Workload
+from optim.backends.base import QUANTIZATION
 from optim.quantize.calibrate import set_ranges
 from optim.quantize.config import QuantizeConfig
 from optim.quantize.graph import converted, prepared
-from optim.quantize.method import KEY
 
 
 def save(path: Path, module: nn.Module, workload: Workload, meta: Mapping[str, Any]) -> None:
     """Write a module that `quantize` made, whole or not at all. Raises SpeedproofError if it cannot."""
-    found = getattr(module, "meta", {}).get(KEY)
+    found = getattr(module, "meta", {}).get(QUANTIZATION)
     if found is None:
         raise SpeedproofError(f"{type(module).__name__} is no quantized module: expected what quantize() gives")
-    content = {**meta, "workload": workload.spec or workload.name, KEY: found}
+    content = {**meta, "workload": workload.spec or workload.name, QUANTIZATION: found}
     save_checkpoint(path, {"state_dict": module.state_dict(), "meta": content})
 
 
@@ -39,13 +39,13 @@ def rebuild(model: nn.Module, workload: Workload, state: Mapping[str, Tensor], m
     ``model`` is changed: its layers take the channels that the quantized one's had. Raises SpeedproofError where the
     file does not fit.
     """
-    made_by = meta[KEY]
+    made_by = meta[QUANTIZATION]
     fit_channels(model, {name: torch.empty(shape, device="meta") for name, shape in made_by["shapes"].items()})
     config = _config(made_by["config"])
     own = prepared(model, workload.example(config.size, 2, 0), config)
     set_ranges(own, {name: (low, high) for name, (low, high) in made_by["ranges"].items()})
     result = converted(own)
-    result.meta = {KEY: dict(made_by)}
+    result.meta = {QUANTIZATION: dict(made_by)}
     expected = result.state_dict()
     wrong = [name for name in expected if name not in state or state[name].shape != expected[name].shape]
     wrong += [name for name in state if name not in expected]

@@ -71,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_save_path(options.save_path)
         check_writable()
         model, workload = load_model(options.model, choice, options.size, "--model")
-        if options.size < workload.smallest_size:
-            raise SpeedproofError(f"--size {options.size}: {workload.name} needs at least {workload.smallest_size} px")
+        workload.check_size(options.size)
         model.to(options.device)
         if options.orders:
             print(ablation(recipe, model, workload, choice, options.size))

@@ -17,12 +17,12 @@ from torch import nn
 from models.errors import SpeedproofError
 from models.weights import read_checkpoint
 from models.workload import DataChoice, Workload, load_object, load_workload
+from optim.backends.base import QUANTIZATION
 from optim.backends.cache import artefact, module_digest, work_folder
 from optim.command import load_model
 from optim.distill import DistillConfig, distill
 from optim.prune import PruneConfig, prune
 from optim.quantize import QuantizeConfig, quantize
-from optim.quantize.method import KEY
 from optim.saved import load_saved, save_model
 
 Step = DistillConfig | PruneConfig | QuantizeConfig
@@ -59,7 +59,7 @@ class Recipe:
     def quantized(self) -> bool:
         """Whether the result computes in int8."""
         if self.file is not None:
-            return KEY in read_checkpoint(self.file)[1]
+            return QUANTIZATION in read_checkpoint(self.file)[1]
         return any(isinstance(step, QuantizeConfig) for step in self.steps)
 
     def description(self) -> str:
