@@ -27,6 +27,7 @@ from bench_tests.harness.checks import (
 from bench_tests.harness.expectations import Expectation, expectation
 from bench_tests.harness.methods import method_record
 from bench_tests.harness.parity import check_bits
+from bench_tests.harness.peaks import INT8
 from bench_tests.harness.record import Record, finite
 from bench_tests.harness.rehearsal import Rehearsal, rehearse_once
 from bench_tests.harness.resources import Utilisation
@@ -34,7 +35,7 @@ from bench_tests.harness.session import SPLIT, Session, to_device
 from bench_tests.harness.statistics import paired_ratio, paired_ratio_by_instance, summarise
 from bench_tests.harness.timing import INSTANCES, SMALL_S, Pairing, Side, advance
 from models.workload import Tensors
-from optim.backends.base import CycleRunner, Runner
+from optim.backends.base import CycleRunner, Runner, is_quantized
 
 _UTILISATION_S = 2.0
 
@@ -112,9 +113,11 @@ class Measurement:
         if self.session.settings.device == "cuda":
             self.record["gpu_peak_memory_bytes"] = child.gpu_peak_memory_bytes
 
-    def _roofline(self) -> None:
-        ceiling = self.session.ceiling(self.case.precision)
+    def _roofline(self, exceeded: bool = False) -> None:
+        precision = INT8 if is_quantized(self.session.module(self.case)) else self.case.precision
+        ceiling = self.session.ceiling(precision, exceeded)
         self.record |= {"gflop": self.session.gflop(self.case), "peak_gflops": ceiling.peak_gflops}
+        self.record["peak_precision"] = precision
         self.record |= {"copy_gb_per_s": ceiling.copy_gb_per_s, "peak_theoretical_how": ceiling.how}
         if ceiling.theoretical_gflops is not None:
             self.record["peak_theoretical_gflops"] = ceiling.theoretical_gflops
@@ -182,8 +185,8 @@ class Measurement:
     def _record_throughput(self, call_s: float) -> None:
         reached = float(self.record["gflop"]) / call_s
         self.record["gflops"] = reached
-        if "int8_operators" in self.record:  # the ceiling is that of floats
-            return
+        if reached > float(self.record["peak_gflops"]):
+            self._roofline(exceeded=True)
         self.record["share_of_peak"] = reached / float(self.record["peak_gflops"])
         if "peak_theoretical_gflops" in self.record:
             self.record["share_of_theoretical_peak"] = reached / float(self.record["peak_theoretical_gflops"])

@@ -150,7 +150,7 @@ def ceilings(records: Mapping[str, Record]) -> list[str]:
     lines = {}
     for row in records.values():
         theory = f", theoretical {row['peak_theoretical_gflops']:.0f}" if "peak_theoretical_gflops" in row else ""
-        lines[row["precision"]] = f"{row['precision']} {row['peak_gflops']:.0f}{theory}"
+        lines[row["peak_precision"]] = f"{row['peak_precision']} {row['peak_gflops']:.0f}{theory}"
     return [f"measured peak of this machine in GFLOP/s (matrix products, convolutions): {'; '.join(lines.values())}"]
 
 

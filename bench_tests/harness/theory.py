@@ -9,7 +9,8 @@ import psutil
 
 from bench_tests.harness.machine import CpuInfo
 
-# Dense peaks of the data sheets in GFLOP/s: bf16 and fp16 on tensor cores, fp32 without TF32. Matched in the name.
+# Dense peaks of the data sheets in GFLOP/s: bf16 and fp16 on tensor cores (int8: twice as many), fp32 without TF32.
+# Matched in the name.
 _CARDS = {
     "H100 80GB HBM3": (989e3, 67e3),  # the SXM card; PCIe and NVL are slower and not listed
     "H200 NVL": (836e3, 60e3),
@@ -22,7 +23,8 @@ def card_gflops(name: str, precision: str) -> tuple[float | None, str]:
     """GFLOP/s of a known card by its data sheet, and a sentence on it."""
     for known, (half, single) in _CARDS.items():
         if known in name:
-            return (single if precision == "fp32" else half), f"data sheet of {known}, dense, no TF32"
+            gflops = {"fp32": single, "int8": 2 * half}.get(precision, half)
+            return gflops, f"data sheet of {known}, dense, no TF32"
     return None, f"no data sheet at hand for {name or 'this card'}"
 
 
@@ -42,9 +44,14 @@ def _operations_per_cycle(cpu: CpuInfo, precision: str) -> tuple[int | None, str
     single, units = _single_per_cycle(cpu)
     if single is None or precision == "fp32":
         return single, units
-    if f"amx_{precision}" in cpu.flags:
+    if precision == "int8":
+        if "amx_int8" in cpu.flags:
+            return 2048, "AMX tiles in int8"
+        if {"avx512_vnni", "avx_vnni"} & cpu.flags:
+            return 4 * single, f"{units}, four times as many in int8"
+    elif f"amx_{precision}" in cpu.flags:
         return 1024, f"AMX tiles in {precision}"
-    if f"avx512_{precision}" in cpu.flags:
+    elif f"avx512_{precision}" in cpu.flags:
         return 2 * single, f"{units}, twice as many in {precision}"
     return single, f"{units}; no {precision} instructions, so fp32's"
 

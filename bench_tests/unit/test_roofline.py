@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench_tests.harness import machine, roofline, theory
+from bench_tests.harness import machine, peaks, roofline, theory
 from bench_tests.harness.machine import CpuInfo
 from bench_tests.unit.test_fingerprint import EXAMPLE
 
@@ -44,26 +44,25 @@ def test_gflop_is_the_hand_formula(module, shape, flop):
 @pytest.fixture
 def measurements(monkeypatch, tmp_path):
     """Quick measurements that count themselves, and a cache of their own."""
-    taken: list[torch.dtype] = []
+    taken: list[str] = []
 
-    def best_product_gflops(dtype: torch.dtype, _: str) -> float:
-        taken.append(dtype)
+    def peak_gflops(precision: str, _: str) -> float:
+        taken.append(precision)
         return 100.0 + len(taken)
 
     monkeypatch.setenv("SPEEDPROOF_CACHE", str(tmp_path))
-    monkeypatch.setattr(roofline, "_best_product_gflops", best_product_gflops)
-    monkeypatch.setattr(roofline, "_best_copy_gb_per_s", lambda _: 40.0)
-    monkeypatch.setattr(roofline, "_best_convolution_gflops", lambda _: 50.0)
+    monkeypatch.setattr(peaks, "peak_gflops", peak_gflops)
+    monkeypatch.setattr(peaks, "copy_gb_per_s", lambda _: 40.0)
     return taken
 
 
 def test_ceiling_is_measured_once_for_a_fingerprint_and_precision(measurements):
     first = roofline.ceiling(EXAMPLE, "fp32", "cpu")
     assert roofline.ceiling(EXAMPLE, "fp32", "cpu") == first
-    assert measurements == [torch.float32]
+    assert measurements == ["fp32"]
     roofline.ceiling(EXAMPLE, "bf16", "cpu")
     roofline.ceiling(replace(EXAMPLE, threads=1), "fp32", "cpu")
-    assert measurements == [torch.float32, torch.bfloat16, torch.float32]
+    assert measurements == ["fp32", "bf16", "fp32"]
     assert roofline.ceiling(EXAMPLE, "fp32", "cpu", remeasure=True).peak_gflops == 104
     assert roofline.ceiling(EXAMPLE, "fp32", "cpu").peak_gflops == 104
 
@@ -83,23 +82,33 @@ def test_a_corrupt_kept_ceiling_is_measured_again(tmp_path, content):
 @pytest.mark.usefixtures("measurements")
 def test_ceiling_uses_and_restores_the_threads(monkeypatch):
     before = torch.get_num_threads()
-    monkeypatch.setattr(roofline, "_best_copy_gb_per_s", lambda _: float(torch.get_num_threads()))
+    monkeypatch.setattr(peaks, "copy_gb_per_s", lambda _: float(torch.get_num_threads()))
     for threads in (1, 2):
         assert roofline.ceiling(replace(EXAMPLE, threads=threads), "fp32", "cpu").copy_gb_per_s == threads
     assert torch.get_num_threads() == before
 
 
-def test_the_real_measurement_gives_plausible_figures(monkeypatch):
-    monkeypatch.setattr(roofline, "_BUDGET_S", 0.05)
-    monkeypatch.setattr(roofline, "_COPY_BUDGET_S", 0.05)
-    monkeypatch.setattr(roofline, "_COPY_BYTES", 2**20)
-    assert 0.1 < roofline._best_product_gflops(torch.float32, "cpu") < 1e5
-    assert 0.1 < roofline._best_copy_gb_per_s("cpu") < 1e4
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_real_measurement_gives_plausible_figures(monkeypatch, precision):
+    monkeypatch.setattr(peaks, "_BUDGET_S", 0.05)
+    monkeypatch.setattr(peaks, "_COPY_BUDGET_S", 0.05)
+    monkeypatch.setattr(peaks, "_COPY_BYTES", 2**20)
+    assert 0.1 < peaks.peak_gflops(precision, "cpu") < 1e5
+    assert 0.1 < peaks.copy_gb_per_s("cpu") < 1e4
 
 
 def test_the_convolution_is_the_matrix_product():
     left, right = torch.rand(20, 20), torch.rand(20, 20)
-    torch.testing.assert_close(roofline._convolve(left, right)[0, :, 0, :], left @ right)
+    torch.testing.assert_close(peaks._convolve(left, right)[0, :, 0, :], left @ right)
+
+
+def test_the_convolution_in_int8_is_the_one_in_integers():
+    dice = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 200, (1, 16, 6, 6), dtype=torch.uint8, generator=dice)
+    kernel = torch.randint(-100, 100, (8, 16, 3, 3), dtype=torch.int8, generator=dice)
+    sums = torch.nn.functional.conv2d(image.double(), kernel.double(), padding=1)
+    found = peaks._int8_convolution(image.contiguous(memory_format=torch.channels_last), kernel)()
+    assert (found.double() - (sums * 0.02 * 0.01).clamp(0, 255)).abs().max() <= 0.51
 
 
 @pytest.mark.parametrize(
@@ -108,6 +117,8 @@ def test_the_convolution_is_the_matrix_product():
         (ZEN5, "fp32", 64),
         (ZEN5, "bf16", 128),
         (ZEN5, "fp16", 64),
+        (ZEN5, "int8", 64),
+        (replace(ZEN5, flags=AVX512 | {"avx512_vnni"}), "int8", 256),
         (replace(ZEN5, model="36"), "fp32", 32),  # Strix Point, a mobile Zen 5
         (replace(ZEN5, family="25", model="17"), "fp32", 32),
         (replace(ZEN5, family="25", model="17"), "bf16", 64),
@@ -115,6 +126,7 @@ def test_the_convolution_is_the_matrix_product():
         (XEON, "fp32", 64),
         (XEON, "bf16", 1024),
         (XEON, "fp16", 128),
+        (replace(XEON, flags=XEON.flags | {"amx_int8"}), "int8", 2048),
         (replace(XEON, model="140"), "fp32", 32),  # Tiger Lake
         (replace(XEON, flags=frozenset({"avx2", "fma"})), "bf16", 32),
     ],
@@ -146,6 +158,7 @@ def test_theory_does_not_count_threads_that_share_a_core(monkeypatch):
         ("NVIDIA H100 80GB HBM3", "bf16", 989e3),
         ("NVIDIA H200", "fp32", 67e3),
         ("NVIDIA A100-SXM4-40GB", "fp16", 312e3),
+        ("NVIDIA A100-SXM4-40GB", "int8", 624e3),
         ("NVIDIA H100 PCIe", "bf16", None),
         ("", "fp32", None),
     ],
