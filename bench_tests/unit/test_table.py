@@ -13,8 +13,9 @@ def record(backend: str, precision: str, size: int, batch: int, speedup: float, 
         "case": f"{backend}-{precision}-{size}-{batch}", "workload": "resnet18", "data": "digits", "recipe": "original",
         "backend": backend, "precision": precision, "size": size, "batch": batch, "threads": 2, "clock": "wall",
         "speedup": speedup, "speedup_low": speedup * 0.99, "speedup_high": speedup * 1.01, "fps": fps,
-        "ms_per_image": 1000 / fps, "gflops": 100.0, "share_of_peak": 0.5, "peak_gflops": 200.0, "peak_precision": "fp32",
-        "quality": "top1", "quality_top1": 0.9, "agreement": 1.0, "size_bytes": 44_800_000, "cpu_peak_memory_bytes": 400 * 2**20,
+        "ms_per_image": 1000 / fps, "gflops": 100.0, "share_of_peak": 0.5, "peak_gflops": 200.0,
+        "peak_precision": "fp32", "quality": "top1", "quality_top1": 0.9, "agreement": 1.0,
+        "size_bytes": 44_800_000, "cpu_peak_memory_bytes": 400 * 2**20,
         "spent_building_s": 1.0, "spent_checking_s": 2.0, "spent_timed_calls_s": 4.0, "spent_warming_s": 0.5, **more,
     }  # fmt: skip
 
