@@ -114,6 +114,12 @@ def test_a_student_of_another_architecture():
     assert len(made.layer1) == 2
 
 
+def test_what_was_pruned_first_is_what_is_distilled():
+    made = followed(Recipe("pd", (PRUNE, LEARN)))
+    assert made[0].weight.shape[0] == 4
+    assert not torch.equal(outputs(made), outputs(followed(Recipe("p", (PRUNE,)))))
+
+
 def test_orders_are_all_that_can_be_followed():
     found = orders(WHOLE)
     assert [recipe.name for recipe in found] == ["whole.dpq", "whole.pdq"]

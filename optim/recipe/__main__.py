@@ -15,7 +15,6 @@ from models.workload import DataChoice, Workload, load_workload
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
 from optim.command import add_data_options, check_save_path, data_choice, load_model, run, use_machine
-from optim.distill import DistillConfig
 from optim.prune import PruneConfig
 from optim.quantize.sensitivity import first_quality
 from optim.recipe.method import METHODS, RECIPES, Recipe, follow, load_recipe, orders
@@ -23,9 +22,8 @@ from optim.saved import save_model
 
 
 def made_of(recipe: Recipe, workload: Workload, data: DataChoice) -> Workload:
-    """The workload whose architecture a recipe's result has: the student's where one is distilled."""
-    distilled = any(isinstance(step, DistillConfig) for step in recipe.steps)
-    return load_workload(recipe.student, data) if recipe.student and distilled else workload
+    """The workload whose architecture a recipe's result has."""
+    return load_workload(recipe.student, data) if recipe.student else workload
 
 
 def ablation(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoice, size: int) -> str:

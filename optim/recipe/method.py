@@ -35,7 +35,7 @@ class Recipe:
 
     name: str
     steps: tuple[Step, ...]
-    student: str | None = None  # the workload whose architecture is distilled; None: the model's own, afresh
+    student: str | None = None  # the workload whose architecture is taken, untrained, instead of the model
     teacher: str | None = None  # a workload's name or a weights file; None: the original model teaches
     file: Path | None = None  # the result, made elsewhere; then there are no steps
 
@@ -110,7 +110,7 @@ def load_recipe(spec: str) -> Recipe:
 def orders(recipe: Recipe) -> tuple[Recipe, ...]:
     """The recipe in every order of its steps that can be followed, named by their first letters: an ablation.
 
-    A distillation starts a student afresh, so what stands before it only makes its teacher: it stays first.
+    What stands before a distillation is distilled: a student that was pruned before it was trained, for instance.
     """
     found = []
     for steps in permutations(recipe.steps):
@@ -124,18 +124,20 @@ def orders(recipe: Recipe) -> tuple[Recipe, ...]:
 def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoice, size: int) -> nn.Module:
     """The model that a recipe makes of ``model``, in eval mode; the argument stays as it is.
 
-    ``size`` in px replaces that of the recipe's configs. Raises SpeedproofError for a recipe that cannot be followed.
+    A recipe with a student, or one that begins with a distillation, starts from an untrained model, which the original
+    teaches where no other teacher is named. ``size`` in px replaces that of the recipe's configs. Raises
+    SpeedproofError for a recipe that cannot be followed.
     """
     recipe.check()
     if recipe.file is not None:
         return load_model(str(recipe.file), data, size, "--recipe")[0]
     teacher = load_model(recipe.teacher, data, size, f"recipe {recipe.name}: teacher")[0] if recipe.teacher else model
     current = model
+    if recipe.student is not None:
+        workload = load_workload(recipe.student, data)
+    if recipe.student is not None or isinstance(next(iter(recipe.steps), None), DistillConfig):
+        current = workload.build(size, None)
     for index, step in enumerate(recipe.steps):
-        if isinstance(step, DistillConfig):
-            if recipe.student is not None:
-                workload = load_workload(recipe.student, data)
-            current = workload.build(size, None)
         current = _made(_sized(step, size), current, teacher, workload, f"{recipe.name} step {index + 1}")
     return current
 
