@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench_tests.harness import measure, roofline, timing
+from bench_tests.harness import measure, peaks, timing
 from bench_tests.harness.case import Case, NotMeasuredError, Settings
 from bench_tests.harness.measure import Measurement
 from bench_tests.harness.session import Session
@@ -27,9 +27,9 @@ def session(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPEEDPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(timing, "_BLOCK_S", 2e-3)
-        patch.setattr(roofline, "_BUDGET_S", 0.05)
-        patch.setattr(roofline, "_COPY_BUDGET_S", 0.05)
-        patch.setattr(roofline, "_COPY_BYTES", 2**20)
+        patch.setattr(peaks, "_BUDGET_S", 0.05)
+        patch.setattr(peaks, "_COPY_BUDGET_S", 0.05)
+        patch.setattr(peaks, "_COPY_BYTES", 2**20)
         specs = {name: f"{TOYS}:{attribute}" for name, attribute in SPECS.items()}
         yield Session(Settings(threads=1, budget_s=0.02, specs=specs, timeout_s=120))
 

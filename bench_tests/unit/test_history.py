@@ -25,10 +25,10 @@ EAGER, CRASHING, EATING, TENSORRT = (
 QUICK = """
 import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-from bench_tests.harness import roofline, timing
+from bench_tests.harness import peaks, timing
 timing._BLOCK_S = 2e-3
-roofline._BUDGET_S = roofline._COPY_BUDGET_S = 0.05
-roofline._COPY_BYTES = 2**20
+peaks._BUDGET_S = peaks._COPY_BUDGET_S = 0.05
+peaks._COPY_BYTES = 2**20
 """
 
 AFTER_MEASURING = """
