@@ -15,6 +15,7 @@ import pytest
 import torch
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
+from bench_tests.gate import hooks
 from bench_tests.harness import history, table
 from bench_tests.harness.case import Case
 from bench_tests.harness.expectations import read_expectations
@@ -27,31 +28,33 @@ STARTED = time.perf_counter()
 MATRIX = pytest.StashKey[Matrix]()
 SESSION = pytest.StashKey[Session]()
 JOURNAL = pytest.StashKey[Journal]()
-COMPARED = pytest.StashKey[dict[str, str]]()
+GATE = pytest.StashKey[hooks.Gate]()
 PROGRESS = pytest.StashKey[history.Progress]()
-PARAMETERS = ("workload", "recipe", "backend", "precision", "size", "batch", "threads")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the matrix."""
+    """Add the options of the matrix and of the gate."""
     add_options(parser)
+    hooks.add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and choose the folder of this machine's histories before pytest-benchmark opens it."""
     try:
+        hooks.check_options(config.option)
         matrix = read_options(config.option)
         read_expectations()
     except SpeedproofError as error:
         raise pytest.UsageError(str(error)) from None
     # Outside of tests, where pytest.ini's filters make them errors too: nothing to compare with, and nothing to save.
     warnings.filterwarnings("default", category=PytestBenchmarkWarning)
-    warnings.filterwarnings("ignore", "Not saving anything", PytestBenchmarkWarning)
+    warnings.filterwarnings("ignore", "Not saving anything|Can't compare", PytestBenchmarkWarning)
     torch.set_num_threads(matrix.settings.threads)
     config.stash[MATRIX] = matrix
     config.stash[SESSION] = session = Session(matrix.settings)
-    config.stash[JOURNAL] = Journal.start(history.use_own_storage(config, session.fingerprint))
+    config.stash[JOURNAL] = journal = Journal.start(history.use_own_storage(config, session.fingerprint))
+    config.stash[GATE] = hooks.Gate(config, matrix, session, journal)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -67,8 +70,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     rows = []
     for case, reason in cases(metafunc.config.stash[MATRIX]):
         marks = [pytest.mark.skip(reason=f"{case.backend} {case.precision}: {reason}")] if reason else []
-        rows.append(pytest.param(*(getattr(case, name) for name in PARAMETERS), id=case.id, marks=marks))
-    metafunc.parametrize(PARAMETERS, rows)
+        rows.append(pytest.param(*(getattr(case, name) for name in hooks.PARAMETERS), id=case.id, marks=marks))
+    metafunc.parametrize(hooks.PARAMETERS, rows)
 
 
 @pytest.fixture
@@ -102,11 +105,18 @@ def measure(
     benchmark.skipped = True  # a case without a number: pytest-benchmark would warn that it was not used
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Tell the gate which cases were not asked for."""
+    if items:
+        items[0].config.stash[GATE].deselect(items)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count what will run, and make sure that what comes of it can be kept."""
     config = session.config
     if not config.option.collectonly and any("case" in getattr(item, "fixturenames", ()) for item in session.items):
         history.check_storage(config.option, config.stash[JOURNAL])
+        config.stash[GATE].collect(session.items)
     config.stash[PROGRESS] = history.Progress(len(session.items))
 
 
@@ -130,32 +140,40 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["fingerprint"] = config.stash[SESSION].fingerprint.folder()
 
 
-def pytest_benchmark_compare_machine_info(config: pytest.Config, compared_benchmark: dict[str, Any]) -> None:
-    """Refuse to compare times of different machines, and keep what is compared with."""
-    history.refuse_other_machine(config.stash[SESSION].fingerprint, compared_benchmark)
-    config.stash[COMPARED] = compared_benchmark.get("versions", {})
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    """Take what is compared with; times of different machines are refused."""
+    config.stash[GATE].compare_with(compared_benchmark, machine_info)
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Add versions, fingerprint and the cases that were not measured."""
+    """Add versions, fingerprint, the cases that were not measured and what was asked for."""
     history.complete_json(output_json, config.stash[SESSION], config.stash[JOURNAL])
+    config.stash[GATE].complete(output_json)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Compare the cases with each other, then let pytest-benchmark write undisturbed."""
-    if JOURNAL in session.config.stash:
-        table.add_best_fp32(session.config.stash[JOURNAL].records)
+    """Compare the cases with each other and with a stored run, then let pytest-benchmark write undisturbed."""
+    stash = session.config.stash
     with history.uninterruptible():
+        if GATE in stash:
+            table.add_best_fp32(stash[JOURNAL].records)
+            stash[GATE].judge(session)
         return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table, the answer, and what the harness cost."""
+    """Print the table, the answer, what the harness cost, and the gate's verdicts."""
     stash = terminalreporter.config.stash
-    journal = stash.get(JOURNAL, None)
-    if journal is not None and journal.records:
+    if GATE not in stash:
+        return
+    journal, lines = stash[JOURNAL], []
+    if journal.records:
+        lines = table.report(journal.records, journal.not_measured, time.perf_counter() - STARTED)
+    lines += stash[GATE].report()
+    if lines:
         terminalreporter.section("Speedproof")
-        changes = history.changes_since(stash[COMPARED], stash[SESSION]) if COMPARED in stash else []
-        for line in [*changes, *table.report(journal.records, journal.not_measured, time.perf_counter() - STARTED)]:
-            terminalreporter.write_line(line)
+    for line in lines:
+        terminalreporter.write_line(line)

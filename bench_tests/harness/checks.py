@@ -69,6 +69,7 @@ def check_quality(
     drop = (original.value - quality.value) * sign
     agreement = float(np.mean(quality.answers == original.answers))
     record |= {"quality": quality.name, "quality_drop": drop, "agreement": agreement}
+    record["quality_higher_is_better"] = quality.higher_is_better
     if quality.examples > 1 and abs(quality.value - quality.outcomes.mean()) < 1e-9:  # a mean over the examples
         _, low, high = paired_difference(sign * original.outcomes, sign * quality.outcomes)
         record |= {"quality_drop_low": low, "quality_drop_high": high}

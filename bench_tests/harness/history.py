@@ -132,7 +132,8 @@ def refuse_other_machine(current: Fingerprint, compared: dict[str, Any]) -> None
     if stored != current.folder():
         raise pytest.UsageError(
             f"--benchmark-compare: the stored run is of {stored or 'an unknown machine'}, this one is of "
-            f"{current.folder()}; times of different machines or thread counts are not compared"
+            f"{current.folder()}; times of different machines or thread counts are not compared, speed-up, size and "
+            f"quality are with --compare-machines"
         )
 
 

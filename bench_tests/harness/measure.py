@@ -70,6 +70,7 @@ class Measurement:
         self.record |= {
             "device": runner.device, "clock": runner.clock, "size_bytes": runner.size_bytes, "build_s": runner.build_s,
             "built_from_cache": runner.from_cache, "first_call_s": time.perf_counter() - first,
+            "module_digest": self.session.digest(self.case),
         }  # fmt: skip
         with self._spending("checking"):
             self.record |= check_parity(self.case, self.session, runner, inputs)

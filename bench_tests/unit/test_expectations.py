@@ -37,6 +37,12 @@ def test_first_row_that_fits_holds(written):
     assert expectation("SMALL-other", file) == Expectation("SMALL-other")  # no row: no bounds
 
 
+def test_limits_of_the_gate_are_read_beside_the_bounds(written):
+    file = written("rows:\n  - {case: '*', drop_max: 0.1, slower_max: 0, worse_max: 0.5}")
+    row = expectation(CASE.id, file)
+    assert (row.drop_max, row.slower_max, row.worse_max, row.larger_max) == (0.1, 0, 0.5, None)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -51,6 +57,11 @@ def test_first_row_that_fits_holds(written):
         (b"rows: \xff\xfe", "cannot be read"),
         ("rows:\n  - {case: a, agreement_min: most}", "agreement_min is 'most', expected a number"),
         ("rows:\n  - {case: a, drop_max: yes}", "drop_max is True, expected a number"),
+        ("rows:\n  - {case: a, slower_max: -1}", "slower_max is -1, expected a number of at least 0"),
+        ("rows:\n  - {case: a, worse_max: .nan}", "worse_max is nan, expected a number above 0"),
+        ("rows:\n  - {case: a, worse_max: 0}", "worse_max is 0, expected a number above 0"),
+        ("rows:\n  - {case: a, memory_max: .inf}", "memory_max is inf, expected a number of at least 0"),
+        ("rows:\n  - {case: a, larger_max: none}", "larger_max is 'none', expected a number of at least 0"),
         ("rows:\n  - {case: 5}", "case is 5, expected a pattern"),
         ("rows:\n  - {case: a, known_failure: 1}", "expected a reason"),
     ],

@@ -1,0 +1,251 @@
+"""Base against head, case by case: checked, then timed generation by generation until each is decided.
+
+A worker that crashes, hangs or is killed fails only its case: the others go on with a new one. The budget of a case is
+seconds of measuring, both sides and warm-up together; a decided case stops early, an undecided one spends it all. What
+was measured while other processes took the cores is not counted.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench_tests.gate import quiet, speed
+from bench_tests.gate.accuracy import judge_outcomes
+from bench_tests.gate.exact import judge_exact
+from bench_tests.gate.process import Process, WorkerError
+from bench_tests.gate.trees import Tree
+from bench_tests.gate.verdict import Verdict
+from bench_tests.harness.case import Case, Settings
+from bench_tests.harness.expectations import expectation
+from bench_tests.harness.timing import SMALL_S
+
+GENERATIONS = 6  # pairs of processes at most
+_SMALL_INSTANCES = 4  # of a function below 100 us, in each generation
+_BLOCK_S = 0.01  # these four are as in timing.py, where their reasons stand
+_WARM_S = 2e-3
+_WARM_CALL_BELOW_S = 0.01
+_FEWEST_BLOCKS = 8
+_MOST_BLOCKS = 60  # of a pair of instances: more repeat its bias
+
+Times = dict[str, list[float]]  # seconds of a call, one a block, of ``base`` and ``head``
+
+
+@dataclass
+class Progress:
+    """What is known of a case so far."""
+
+    case: Case
+    generations: list[list[Times]] = field(default_factory=list)  # the blocks of each pair of instances
+    spent_s: float = 0.0  # in blocks
+    visits_s: list[float] = field(default_factory=list)  # of each generation, building included
+    others: list[Verdict] = field(default_factory=list)  # of all but time
+    unmeasured: Verdict | None = None  # why there is no time
+
+    @property
+    def samples(self) -> list[float]:
+        """What each pair of instances says."""
+        return [speed.sample(times["base"], times["head"]) for pairs in self.generations for times in pairs]
+
+    def call_s(self, side: str) -> float:
+        """Seconds of a call: the median over pairs of instances of the medians over blocks."""
+        return float(np.median([np.median(times[side]) for pairs in self.generations for times in pairs]))
+
+    def end(self, word: str, note: str) -> None:
+        """Leave the case out from now on."""
+        self.unmeasured = Verdict(self.case.id, "time", word, note=note)
+
+
+class Comparison:
+    """The cases of one gate; `run` gives the verdicts of all of them.
+
+    ``sides`` are two trees, base and head. ``say`` is told how far it is.
+    """
+
+    def __init__(
+        self, sides: tuple[Tree, Tree], settings: Settings, cases: Sequence[Case], *, budget_s: float, seed: int,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._trees = dict(zip(("base", "head"), sides, strict=True))
+        self._settings, self._budget_s, self._say = settings, budget_s, say
+        self._random = random.Random(seed)
+        self.progress = {case.id: Progress(case) for case in cases}
+        self.starts_s: list[float] = []  # of each pair of workers
+        pinned = settings.threads == 1 and settings.device == "cpu"
+        self._cpus = {quiet.quietest_cpu()} if pinned else os.sched_getaffinity(0)
+        self._pin = pinned
+
+    def run(self) -> list[Verdict]:
+        """Measure until all cases are decided or their budgets spent."""
+        words: dict[str, str] = {}
+        margins = {
+            name: row.slower_max / 100 for name in self.progress if (row := expectation(name)).slower_max is not None
+        }
+        busiest = 0.0
+        for generation in range(1, GENERATIONS + 1):
+            left = [progress for name, progress in self.progress.items() if name not in words]
+            left = [progress for progress in left if progress.unmeasured is None]
+            if not left:
+                break
+            busiest = max(busiest, self.generation(left, GENERATIONS - generation + 1))
+            samples = {name: progress.samples for name, progress in self.progress.items()}
+            words |= speed.decided(samples, words, margins, last=generation == GENERATIONS)
+            done = len(words) + sum(progress.unmeasured is not None for progress in self.progress.values())
+            self._say(f"{done} of {len(self.progress)} cases decided after {generation} pairs of processes")
+        return [verdict for name in self.progress for verdict in self._verdicts(name, words.get(name), busiest)]
+
+    def record(self) -> float:
+        """Measure all cases through all generations, whatever they show; the largest share that others took."""
+        everything = list(self.progress.values())
+        return max(self.generation(everything, GENERATIONS - index) for index in range(GENERATIONS))
+
+    def generation(self, left: Sequence[Progress], generations_left: int) -> float:
+        """Measure the cases that are left on one more pair of workers; one that died is replaced for those after it.
+
+        Returns the share of the needed cores that others took: where it is too much, nothing was kept.
+        """
+        watch = quiet.Watch(self._cpus, min(self._settings.threads, len(self._cpus)))
+        waiting, measured = list(left), []
+        while waiting:
+            with ExitStack() as stack:
+                started = time.perf_counter()
+                pair = {name: stack.enter_context(self._worker(tree)) for name, tree in self._trees.items()}
+                try:
+                    for worker in pair.values():
+                        worker.start()
+                except WorkerError as error:
+                    for progress in waiting:
+                        progress.end("unstable", f"a worker does not start: {error}")
+                    return 0.0
+                watch.own(worker.pid for worker in pair.values())
+                self.starts_s.append(time.perf_counter() - started)
+                while waiting and all(worker.alive for worker in pair.values()):
+                    progress = waiting.pop(0)
+                    if self._visit(progress, pair, self._share_s(progress, generations_left)):
+                        measured.append(progress)
+                share = watch.foreign_share()
+        if share > quiet.BUSY:
+            self._say(f"not counted: other processes took {share:.0%} of the cores that were measured on")
+            for progress in measured:
+                progress.generations.pop()
+        return share
+
+    def _share_s(self, progress: Progress, generations_left: int) -> float:
+        return max(0.0, self._budget_s - progress.spent_s) / generations_left
+
+    def _worker(self, tree: Tree) -> Process:
+        return Process(tree, self._settings, min(self._cpus) if self._pin else None)
+
+    def _verdicts(self, name: str, word: str | None, busiest: float) -> list[Verdict]:
+        progress = self.progress[name]
+        time_verdict = progress.unmeasured
+        if time_verdict is None and word is None:
+            note = f"the machine is too busy: other processes took up to {busiest:.0%} of the cores"
+            time_verdict = Verdict(name, "time", "unstable", note=note)
+        elif time_verdict is None:
+            assert word is not None
+            found = speed.effect(progress.samples)
+            time_verdict = speed.verdict(name, word, found, progress.call_s("base"), progress.call_s("head"))
+        assert time_verdict is not None
+        return [time_verdict, *progress.others]
+
+    def _visit(self, progress: Progress, pair: Mapping[str, Process], share_s: float) -> bool:
+        """One case in one generation: its checks where they were not made yet, then its instances."""
+        started = time.perf_counter()
+        if not progress.generations and not progress.others and not self._check(progress, pair):
+            return False
+        try:
+            progress.generations.append(self._measure(progress, pair, share_s))
+        except _SideError as error:
+            progress.end("missing" if error.side == "head" else "unstable", f"{error.side}: {error}")
+            return False
+        progress.visits_s.append(time.perf_counter() - started)
+        return True
+
+    def _check(self, progress: Progress, pair: Mapping[str, Process]) -> bool:
+        """Both sides must be right before they are timed; also judges quality and what is exact."""
+        found: dict[str, Any] = {}
+        for side, worker in pair.items():
+            try:
+                found[side] = worker.check(progress.case)
+            except WorkerError as error:
+                found[side] = str(error)
+        base, head = found["base"], found["head"]
+        if isinstance(head, str) and isinstance(base, str):
+            progress.end("unstable", f"neither side can be measured: {head}")
+        elif isinstance(head, str):
+            progress.end("missing", f"head: {head}")
+        elif isinstance(base, str):
+            progress.end("new", f"base: {base}")
+        else:
+            progress.others = _judge_others(progress.case.id, base, head)
+        return progress.unmeasured is None
+
+    def _measure(self, progress: Progress, pair: Mapping[str, Process], share_s: float) -> list[Times]:
+        """Instances of both sides, and blocks that alternate between them."""
+        found: list[Times] = []
+        instances = 1
+        while len(found) < instances:
+            call_s = self._build(progress.case, pair)
+            if not found and call_s < SMALL_S:
+                instances = _SMALL_INSTANCES
+            started = time.perf_counter()
+            found.append(self._blocks(pair, call_s, share_s / instances))
+            progress.spent_s += time.perf_counter() - started
+        return found
+
+    def _build(self, case: Case, pair: Mapping[str, Process]) -> float:
+        sides = list(pair)
+        self._random.shuffle(sides)
+        return max(_asked(side, pair, lambda worker: worker.build(case)) for side in sides)
+
+    def _blocks(self, pair: Mapping[str, Process], call_s: float, budget_s: float) -> Times:
+        calls = max(1, round(_BLOCK_S / call_s))
+        warm = max(1, round(_WARM_S / call_s)) if call_s < _WARM_CALL_BELOW_S else 0
+        longest_s = 60.0 + 100 * call_s * (calls + warm)
+        times: Times = {side: [] for side in pair}
+        deadline = time.perf_counter() + budget_s
+        while len(times["base"]) < _FEWEST_BLOCKS or (
+            len(times["base"]) < _MOST_BLOCKS and time.perf_counter() < deadline
+        ):
+            sides = list(pair)
+            self._random.shuffle(sides)
+            for side in sides:
+                times[side].append(_asked(side, pair, lambda worker: worker.block(calls, warm, longest_s)))
+        return times
+
+
+def _judge_others(case: str, base: Mapping[str, Any], head: Mapping[str, Any]) -> list[Verdict]:
+    """Quality by the outcomes on the same examples, and what must be equal."""
+    row = expectation(case)
+    verdicts = judge_exact(
+        case, base["record"], head["record"], {"size_bytes": row.larger_max or 0.0, "cycles": row.cycles_max or 0.0}
+    )
+    if "outcomes" in base and "outcomes" in head:
+        outcomes = [np.asarray(side["outcomes"]) for side in (base, head)]
+        margin = 1.0 if row.worse_max is None else row.worse_max
+        name, higher = str(head["record"]["quality"]), bool(head["record"]["quality_higher_is_better"])
+        verdicts.append(judge_outcomes(case, name, *outcomes, margin=margin, higher_is_better=higher))
+    return verdicts
+
+
+class _SideError(Exception):
+    """A worker's error, with its side."""
+
+    def __init__(self, side: str, error: WorkerError) -> None:
+        super().__init__(str(error))
+        self.side = side
+
+
+def _asked(side: str, pair: Mapping[str, Process], ask: Callable[[Process], float]) -> float:
+    try:
+        return ask(pair[side])
+    except WorkerError as error:
+        raise _SideError(side, error) from error

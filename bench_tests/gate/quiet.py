@@ -1,0 +1,91 @@
+"""Is the machine quiet enough to measure on, and is another gate measuring already?
+
+Foreign CPU time and steal are read from the system's counters over the span of a measurement; what they took of the
+cores that the measurement needed is a share, and above `BUSY` the figures are not to be trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import psutil
+
+BUSY = 0.15  # of the needed cores: a neighbour that takes half of one is seen, the system's own chores are not
+_LOCK = "speedproof-gate.lock"
+
+
+class Watch:
+    """Counts, from its making on, what other processes and the hypervisor took of some cores.
+
+    ``cpus`` are the cores that the measurement runs on, ``needed`` how many of them at a time.
+    """
+
+    def __init__(self, cpus: Iterable[int], needed: int) -> None:
+        self._cpus, self._needed = sorted(cpus), needed
+        self._started, self._before = time.perf_counter(), self._taken_s()
+        self._own_before: dict[int, float] = {}
+
+    def own(self, pids: Iterable[int]) -> None:
+        """Take what these processes use from now on, and this one, for our own."""
+        self._own_before |= {pid: _used_s(pid) for pid in (*pids, os.getpid()) if pid not in self._own_before}
+
+    def foreign_share(self) -> float:
+        """What was taken of the needed cores beyond those that were free anyway, 0 to 1."""
+        wall_s = time.perf_counter() - self._started
+        own_s = sum(_used_s(pid) - before for pid, before in self._own_before.items())
+        foreign = max(0.0, self._taken_s() - self._before - own_s) / max(wall_s, 1e-9)
+        spare = len(self._cpus) - self._needed
+        return min(1.0, max(0.0, foreign - spare) / self._needed)
+
+    def _taken_s(self) -> float:
+        """Seconds that the cores were not free: busy with anything, or lent to another machine."""
+        times = psutil.cpu_times(percpu=True)
+        return sum(_busy_s(times[cpu]) for cpu in self._cpus if cpu < len(times))
+
+
+def _busy_s(times: object) -> float:
+    return sum(float(getattr(times, name, 0.0)) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+
+
+def _used_s(pid: int) -> float:
+    """CPU seconds of a process so far; of one that is gone, none more."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def quietest_cpu(span_s: float = 0.5) -> int:
+    """The least busy of the cores that this process may use, looked at for a moment."""
+    allowed = sorted(os.sched_getaffinity(0))
+    before = psutil.cpu_times(percpu=True)
+    time.sleep(span_s)
+    after = psutil.cpu_times(percpu=True)
+    return min(allowed, key=lambda cpu: _busy_s(after[cpu]) - _busy_s(before[cpu]) if cpu < len(after) else 0.0)
+
+
+@contextlib.contextmanager
+def alone(folder: Path | None = None) -> Iterator[None]:
+    """Wait until no other gate measures on this machine, and keep others waiting."""
+    file = (folder or Path(tempfile.gettempdir())) / _LOCK
+    try:
+        handle = os.open(file, os.O_RDWR | (0 if file.exists() else os.O_CREAT), 0o666)
+    except OSError:  # another user's, in a system that guards such files: read access is enough for a lock
+        handle = os.open(file, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("gate: another gate measures on this machine: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

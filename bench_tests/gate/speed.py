@@ -1,0 +1,117 @@
+"""Base against head in time: what paired blocks of several processes and instances say.
+
+1. A worker of each side is started, pinned to the same core where one thread is asked for; a pair of workers is a
+   generation. Both build the case; below 100 us they build it several times, one after another: instances.
+2. On each pair of instances, blocks of the two sides alternate in random order, both warmed alike. The logarithms of
+   the ratios of neighbouring blocks have one Hodges-Lehmann estimate.
+3. These estimates are the samples, since blocks of one pair of instances repeat where it lies in memory (facts of this
+   field: Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013, whose levels these are; Mytkowicz et
+   al., "Producing wrong data without doing anything obviously wrong", ASPLOS 2009). Their mean has Student's interval;
+   the standard deviation is taken to be at least `_LEAST_SPREAD`, since few samples agree by chance.
+4. A case is slower where the mean is beyond the margin **and** Student's test, one-sided, rejects "not slower" at 1 %
+   after Holm's correction over all cases (Scandinavian Journal of Statistics 6, 1979): one false alarm anywhere stops a
+   pull request, so it is the family that must be held, not a rate among many. It is the same where the one-sided 95 %
+   bound on its slowdown is within the margin. All else is unstable.
+5. After each generation the decided cases are left out, so the looks are several; that cannot raise false alarms by
+   much, since the margin of 2.5 % lies some standard errors away from an unchanged case.
+
+Assumptions: instances are independent and their estimates about normal, both sides see the same machine within a pair
+of blocks, and what differs between the trees is in their code, not in where the files lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from bench_tests.gate.verdict import Verdict
+from bench_tests.harness.statistics import paired_ratio
+
+MARGIN = 0.025  # relative: a smaller slowdown is not one
+LEVEL = 0.01  # of false alarms over all cases together
+_SAME_LEVEL = 0.05  # one-sided, of calling a case the same that is slower by the margin
+_LEAST_SPREAD = 0.002  # of the estimates, in the logarithm
+FEWEST = 3  # samples: fewer have no useful interval
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The logarithm of head's time over base's: above 0 the head is slower."""
+
+    mean: float
+    low: float  # of the two-sided 95 % interval
+    high: float
+    highest: float  # one-sided bounds, for "the same"
+    lowest: float
+    p_slower: float  # of an unchanged case showing such a slowdown
+    p_faster: float
+    samples: int
+
+
+def sample(base_s: Sequence[float], head_s: Sequence[float]) -> float:
+    """What one pair of instances says: the logarithm of head's time over base's, from paired blocks in seconds."""
+    return float(-np.log(paired_ratio(base_s, head_s).estimate))
+
+
+def effect(samples: Sequence[float]) -> Effect:
+    """Mean of at least `FEWEST` samples, its intervals and tests."""
+    values = np.asarray(samples, dtype=np.float64)
+    if values.size < FEWEST:
+        raise ValueError(f"samples: expected at least {FEWEST}, got {values.size}")
+    mean, spread = float(values.mean()), max(float(values.std(ddof=1)), _LEAST_SPREAD)
+    error = spread / values.size**0.5
+    student = stats.t(values.size - 1)
+    reach, one_sided = float(student.ppf(0.975)) * error, float(student.ppf(1 - _SAME_LEVEL)) * error
+    slower = float(student.sf(mean / error))
+    return Effect(mean, mean - reach, mean + reach, mean + one_sided, mean - one_sided, slower, 1 - slower, values.size)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p values: at most one of them is below the level by chance, with that probability."""
+    adjusted, highest = {}, 0.0
+    ordered = sorted(p_values.items(), key=lambda item: item[1])
+    for index, (name, p) in enumerate(ordered):
+        highest = max(highest, min(1.0, (len(ordered) - index) * p))
+        adjusted[name] = highest
+    return adjusted
+
+
+def judge(effects: Mapping[str, Effect], margins: Mapping[str, float]) -> dict[str, str]:
+    """A word for each case; ``margins`` are relative, `MARGIN` where a case has none of its own."""
+    slower = holm({case: found.p_slower for case, found in effects.items()})
+    faster = holm({case: found.p_faster for case, found in effects.items()})
+    words = {}
+    for case, found in effects.items():
+        margin = float(np.log1p(margins.get(case, MARGIN)))
+        if found.mean > margin and slower[case] <= LEVEL:
+            words[case] = "slower"
+        elif found.mean < -margin and faster[case] <= LEVEL:
+            words[case] = "faster"
+        elif found.highest <= margin and found.lowest >= -margin:
+            words[case] = "same"
+        else:
+            words[case] = "unstable"
+    return words
+
+
+def decided(
+    samples: Mapping[str, Sequence[float]], before: Mapping[str, str], margins: Mapping[str, float], *, last: bool
+) -> dict[str, str]:
+    """Words of the cases that a look at the samples decides, beside those ``before`` it; the last look decides all."""
+    enough = {case: effect(values) for case, values in samples.items() if len(values) >= FEWEST}
+    words = judge(enough, margins)
+    return {case: word for case, word in words.items() if case not in before and (last or word != "unstable")}
+
+
+def verdict(case: str, word: str, found: Effect, base_s: float, head_s: float) -> Verdict:
+    """A word and an effect as a row of the table."""
+    effect, low, high = (100 * float(np.expm1(value)) for value in (found.mean, found.low, found.high))
+    note = "the interval is too wide to tell" if word == "unstable" else f"{found.samples} pairs of instances"
+    return Verdict(case, "time", word, _ms(base_s), _ms(head_s), effect, low, high, note)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.4g} ms"
