@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench_tests.gate import hooks
 from bench_tests.harness.matrix import add_options
 from models.data.images import DATA_NAMES
 from models.workload import workload_names
@@ -57,6 +58,7 @@ class _Parser:
 def test_every_option_is_documented():
     parser = _Parser()
     add_options(parser)
+    hooks.add_options(parser)
     assert len(parser.options) > 10
     missing = [option for option in parser.options if f"`{option}`" not in README]
     assert not missing
