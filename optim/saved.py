@@ -19,16 +19,21 @@ from models.workload import Workload
 from optim.backends.base import QUANTIZATION, is_quantized
 
 
-def save_model(path: Path, model: nn.Module, workload: Workload, meta: Mapping[str, Any]) -> None:
-    """Write a model whole or not at all. Raises SpeedproofError if it cannot."""
+def save_model(path: Path, model: nn.Module, workload: Workload, size: int, meta: Mapping[str, Any]) -> None:
+    """Write a model whole or not at all; ``size`` is what the workload builds it for.
+
+    Raises SpeedproofError if it cannot.
+    """
     if is_quantized(model):
         from optim.quantize import save as save_quantized
 
         save_quantized(path, model, workload, meta)
     else:
-        save_checkpoint(
-            path, {"state_dict": model.state_dict(), "meta": {"workload": workload.spec or workload.name, **meta}}
-        )
+        state = model.state_dict()
+        whole = {name: tensor.shape for name, tensor in workload.build(size, None).state_dict().items()}
+        removed = any(whole.get(name, tensor.shape) != tensor.shape for name, tensor in state.items())
+        own = {"workload": workload.spec or workload.name, "channels_removed": removed}
+        save_checkpoint(path, {"state_dict": state, "meta": {**own, **meta}})
 
 
 def load_saved(path: Path, architecture: nn.Module, workload: Workload) -> nn.Module:

@@ -129,7 +129,7 @@ def test_orders_are_all_that_can_be_followed():
 @pytest.mark.parametrize("recipe", [(LEARN, PRUNE), (INT8,)], ids=["fewer channels", "int8"])
 def test_what_is_saved_is_loaded_again(tmp_path, recipe):
     made = followed(Recipe("r", recipe))
-    save_model(tmp_path / "made.pt", made, TOY, {"channels_removed": True})
+    save_model(tmp_path / "made.pt", made, TOY, 32, {})
     original = build(32, None)
     assert torch.equal(outputs(load_saved(tmp_path / "made.pt", original, TOY)), outputs(made))
     assert original[0].weight.shape == (8, 3, 3, 3)
@@ -139,7 +139,7 @@ def test_a_file_of_ones_own_workload_finds_it_again(tmp_path):
     own = load_workload("bench_tests.unit.test_train:TOY")
     for name, steps in (("float", (LEARN,)), ("int8", (INT8,))):
         made = follow(Recipe("r", steps), build(32, None), own, DATA, 32)
-        save_model(tmp_path / f"{name}.pt", made, own, {})
+        save_model(tmp_path / f"{name}.pt", made, own, 32, {})
         found, workload = load_model(str(tmp_path / f"{name}.pt"), DATA, 32, "--model")
         assert workload.name == "toy"
         assert torch.equal(outputs(found), outputs(made))
@@ -150,7 +150,7 @@ def test_recipes_by_name_file_and_object(tmp_path, monkeypatch):
     for recipe in RECIPES.values():
         recipe.check()
     path = tmp_path / "my model.pt"
-    save_model(path, toys.small(0).build(32, None), toys.SMALL, {})
+    save_model(path, toys.small(0).build(32, None), toys.SMALL, 32, {})
     found = load_recipe(str(path))
     assert (found.name, found.file, found.quantized) == ("my_model", path, False)
     monkeypatch.syspath_prepend(tmp_path)

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         student, rows = sweep(teacher, student, workload, config, options.temperature, options.alpha, options.save_path)
         top1, examples = accuracy_on_test(student, workload, config.size, config.precision)
         meta = {"method": "distill", "config": asdict(config), "sweep": rows, "test_top1": top1}
-        save_model(options.save_path, student.cpu(), workload, meta)
+        save_model(options.save_path, student.cpu(), workload, config.size, meta)
         if len(rows) > 1:
             print(sweep_table(rows))
         print(f"{options.save_path}: top-1 {top1:.1%} on {examples} test images")

@@ -13,8 +13,7 @@ from tabulate import tabulate
 from torch import nn
 
 from models.errors import SpeedproofError
-from models.weights import read_checkpoint
-from models.workload import Workload, workload_names
+from models.workload import Workload
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
 from optim.command import (
@@ -134,12 +133,6 @@ def _check_kind(options: argparse.Namespace) -> None:
     check_save_path(options.save_path)
 
 
-def _channels_removed(spec: str) -> bool:
-    """Whether the file that a model came from had lost channels before."""
-    named = spec in workload_names() or ":" in spec
-    return not named and bool(read_checkpoint(Path(spec))[1].get("channels_removed"))
-
-
 def _facts(model: nn.Module, workload: Workload, size: int, precision: str) -> dict[str, str]:
     """What the table shows of a model."""
     top1, examples = accuracy_on_test(model, workload, size, precision)
@@ -177,9 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             teacher, _ = load_model(options.teacher, choice, config.fine_tune.teacher_size or size, "--teacher")  # type: ignore[union-attr]
         pruned = prune(model, workload, config, teacher=teacher, keep=options.save_path)
         before, after = (_facts(one, workload, size, precision) for one in (model, pruned))
-        removed = config.method == "structured" or _channels_removed(options.model)
-        meta = {"method": "prune", "config": asdict(config), "channels_removed": removed}
-        save_model(options.save_path, pruned.cpu(), workload, meta)
+        meta = {"method": "prune", "config": asdict(config)}
+        save_model(options.save_path, pruned.cpu(), workload, size, meta)
         print(tabulate([[name, before[name], after[name]] for name in before], ["", "before", "after"],
                        disable_numparse=True, colalign=("left", "right", "right")))  # fmt: skip
         if config.method == "2:4":

@@ -122,12 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = copy.deepcopy(model).to("cpu", PRECISIONS[cast])
             after = first_quality(copy.deepcopy(result).float(), workload, config.size, "test")
             print(f"weights in {cast}; a backend computes in it where it is asked to with --precision {cast}")
-            other = {name: value.shape for name, value in workload.build(config.size, None).state_dict().items()}
-            meta = {
-                "method": cast,
-                "channels_removed": any(other[n] != v.shape for n, v in result.state_dict().items()),
-            }
-            save_model(options.save_path, result, workload, meta)
+            save_model(options.save_path, result, workload, config.size, {"method": cast})
         else:
             teacher = load_model(options.teacher, choice, config.size, "--teacher")[0] if options.teacher else None
             result = quantize(model, workload, config, teacher=teacher, keep=options.save_path).cpu()

@@ -15,7 +15,6 @@ from models.workload import DataChoice, Workload, load_workload
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
 from optim.command import add_data_options, check_save_path, data_choice, load_model, run, use_machine
-from optim.prune import PruneConfig
 from optim.quantize.sensitivity import first_quality
 from optim.recipe.method import METHODS, RECIPES, Recipe, follow, load_recipe, orders
 from optim.saved import save_model
@@ -75,9 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(ablation(recipe, model, workload, choice, options.size))
             return
         made = follow(recipe, model, workload, choice, options.size).cpu()
-        removed = any(isinstance(step, PruneConfig) and step.method == "structured" for step in recipe.steps)
-        meta = {"method": "recipe", "recipe": recipe.description(), "channels_removed": removed}
-        save_model(options.save_path, made, made_of(recipe, workload, choice), meta)
+        meta = {"method": "recipe", "recipe": recipe.description()}
+        save_model(options.save_path, made, made_of(recipe, workload, choice), options.size, meta)
         for name, own in (("before", model.cpu()), ("after", made)):
             print(f"{name}: {', '.join(_facts(own, workload, options.size))} MB")
         print(f"{options.save_path}: written")

@@ -138,7 +138,7 @@ def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoic
     if recipe.student is not None or isinstance(next(iter(recipe.steps), None), DistillConfig):
         current = workload.build(size, None)
     for index, step in enumerate(recipe.steps):
-        current = _made(_sized(step, size), current, teacher, workload, f"{recipe.name} step {index + 1}")
+        current = _made(_sized(step, size), current, teacher, workload, size, f"{recipe.name} step {index + 1}")
     return current
 
 
@@ -149,7 +149,7 @@ def _sized(step: Step, size: int) -> Step:
     return replace(step, size=size)
 
 
-def _made(step: Step, model: nn.Module, teacher: nn.Module, workload: Workload, name: str) -> nn.Module:
+def _made(step: Step, model: nn.Module, teacher: nn.Module, workload: Workload, size: int, name: str) -> nn.Module:
     """The result of one step, loaded where it was made before."""
     parts: dict[str, object] = {
         "method": METHODS[type(step)], "config": asdict(step), "model": module_digest(model),
@@ -166,7 +166,7 @@ def _made(step: Step, model: nn.Module, teacher: nn.Module, workload: Workload, 
             result = prune(model, workload, step, teacher=teacher, keep=keep)
         else:
             result = quantize(model, workload, step, teacher=teacher, keep=keep)
-        save_model(folder / "model.pt", result, workload, {"channels_removed": True})
+        save_model(folder / "model.pt", result, workload, size, {})
         shutil.rmtree(unfinished)
 
     folder, _ = artefact("recipe", parts, build)
