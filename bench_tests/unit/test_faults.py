@@ -248,7 +248,9 @@ def quick(session, monkeypatch):
     monkeypatch.setattr(timing, "_BLOCK_S", 1e-3)
     monkeypatch.setattr(measure, "SMALL_S", 0.0)
     monkeypatch.setattr(
-        Session, "ceiling", lambda self, precision: Ceiling(precision, 2, 100.0, 10.0, None, "a stand-in")
+        Session,
+        "ceiling",
+        lambda self, precision, exceeded=False: Ceiling(precision, 2, 100.0, 10.0, None, "a stand-in"),
     )
     return session
 

@@ -415,6 +415,27 @@ def test_as_good_as_onnxruntimes_own_quantizer(static, trained, tmp_path):
     assert (ours.argmax(1) == theirs.argmax(1)).float().mean() > 0.9
 
 
+def test_sums_stay_in_float_where_asked(trained):
+    whole, spared = (coverage_int8(quantize(trained, TINY, replace(CONFIG, float_sums=kept))) for kept in (False, True))
+    assert whole.float == ()
+    assert sorted(spared.float) == ["block1+", "block2+"]
+    assert sorted(spared.int8) == sorted(LAYERS)
+
+
+def test_a_residual_stream_with_an_outlier_is_told_better_by_sums_in_float(trained):
+    with torch.no_grad():
+        wild = copy.deepcopy(trained)
+        wild.bn1.weight[0] *= 300  # one channel that dwarfs the others, and that nothing reads but the sum
+        wild.block1.conv1.weight[:, 0] = wild.block2.conv1.weight[:, 0] = wild.block2.downsample[0].weight[:, 0] = 0
+        rows = torch.cat([tiny_example(32, 1, seed)[0] for seed in range(32)])
+        plain = wild(rows)
+        errors = [
+            float((quantize(wild, TINY, replace(CONFIG, float_sums=kept))(rows) - plain).norm())
+            for kept in (False, True)
+        ]
+    assert errors[1] < errors[0]
+
+
 class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data_options(parser)
     add_fields(parser, QuantizeConfig, USAGES)
     add("--per-tensor", action="store_true", help="one scale for a whole weight instead of one for each channel")
+    add("--float-sums", action="store_true", help="sums of two branches stay in float: for residuals with outliers")
     add("--float-layers", nargs="+", default=[], metavar="LAYER", help="modules that stay in float, with all in them")
     add("--drop-max", type=float, metavar="X", help="put what hurts most back to float until top-1 drops by at most X")
     add("--sensitivity", action="store_true", help="show what rounding each layer alone does")
@@ -79,10 +80,12 @@ def _config(options: argparse.Namespace) -> QuantizeConfig:
     if method not in (*METHODS, *CASTS):
         known = ", ".join((*METHODS, *CASTS))
         raise SpeedproofError(f"--quantization-method {method!r}: expected one of {known}")
-    integer = options.per_tensor or options.float_layers or options.drop_max is not None or options.sensitivity
+    switches = options.per_tensor, options.float_sums, options.float_layers, options.sensitivity
+    integer = any(switches) or options.drop_max is not None
     if method in CASTS and (integer or options.bits is not None):
         raise SpeedproofError(
-            "--bits, --per-tensor, --float-layers, --drop-max and --sensitivity go with static, dynamic and qat"
+            "--bits, --per-tensor, --float-sums, --float-layers, --drop-max and --sensitivity go with static, dynamic "
+            "and qat"
         )
     tuning = {
         field: value for name, (field, _, _) in FINE_TUNING.items() if (value := getattr(options, name)) is not None
@@ -94,6 +97,7 @@ def _config(options: argparse.Namespace) -> QuantizeConfig:
         **chosen,
         method="static" if method in CASTS else method,
         per_channel=not options.per_tensor,
+        float_sums=options.float_sums,
         float_layers=tuple(options.float_layers),
         drop_max=options.drop_max,
         fine_tune=replace(QAT, **tuning) if method == "qat" else None,

@@ -29,6 +29,7 @@ class QuantizeConfig:
     calibration_split: str = "train"  # never images that the result is judged on
     per_channel: bool = True  # one scale for each output channel of a weight: costs nothing at run time
     bits: int = 8  # of weights; below 8 they are stored in int8 all the same, for want of kernels
+    float_sums: bool = False  # sums of two branches stay in float: outliers in a residual stream make a scale coarse
     float_layers: tuple[str, ...] = ()  # names of modules, with all that is in them, that stay in float
     drop_max: float | None = None  # of the first quality on validation: what hurts most is put back to float until then
     fine_tune: DistillConfig | None = None  # how qat trains; None: as `QAT` says

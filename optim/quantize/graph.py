@@ -47,6 +47,7 @@ class Places(Quantizer):  # type: ignore[misc]
         self._targets = {aten.linear.default} if dynamic else WEIGHTED
         self._rest = not dynamic
         self._float_layers = config.float_layers
+        self._additions = set() if config.float_sums else ADDITIONS
         kind = torch.per_channel_symmetric if config.per_channel else torch.per_tensor_symmetric
         largest = 2 ** (config.bits - 1) - 1
         activation = ActivationGrid.with_args(magnitudes=config.calibration == "entropy")
@@ -64,7 +65,7 @@ class Places(Quantizer):  # type: ignore[misc]
                 _annotate(node, {x: self._activation, weight: self._weight})
             elif not self._rest:
                 continue
-            elif node.target in ADDITIONS and both_activations(node):
+            elif node.target in self._additions and both_activations(node):
                 _annotate(node, dict.fromkeys(node.args[:2], self._activation))
             elif node.target in _MEANS:
                 _annotate(node, {node.args[0]: self._activation})

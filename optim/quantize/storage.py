@@ -60,5 +60,5 @@ def rebuild(model: nn.Module, workload: Workload, state: Mapping[str, Tensor], m
 
 def _config(found: Mapping[str, Any]) -> QuantizeConfig:
     """A config from what a file says of it; how it was fine-tuned is left where it stands."""
-    values: dict[str, Any] = {field.name: found[field.name] for field in fields(QuantizeConfig)}
+    values: dict[str, Any] = {field.name: found[field.name] for field in fields(QuantizeConfig) if field.name in found}
     return QuantizeConfig(**(values | {"float_layers": tuple(values["float_layers"]), "fine_tune": None}))
