@@ -124,7 +124,7 @@ class Comparison:
                     for progress in waiting:
                         progress.end("unstable", f"a worker does not start: {error}")
                     return 0.0
-                watch.own(worker.pid for worker in pair.values())
+                watch.own([worker.pid for worker in pair.values()])
                 self.starts_s.append(time.perf_counter() - started)
                 while waiting and all(worker.alive for worker in pair.values()):
                     progress = waiting.pop(0)

@@ -223,12 +223,25 @@ def test_two_gates_wait_for_each_other(tmp_path):
 def test_a_neighbour_is_seen():
     cpus = os.sched_getaffinity(0)
     watch = quiet.Watch(cpus, len(cpus))
-    watch.own([])
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in cpus]
     try:
         time.sleep(0.7)
         assert watch.foreign_share() > quiet.BUSY
     finally:
         for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_own_processes_are_no_neighbours():
+    cpus = os.sched_getaffinity(0)
+    watch = quiet.Watch(cpus, len(cpus))
+    own = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in cpus]
+    watch.own([process.pid for process in own])
+    try:
+        time.sleep(0.7)
+        assert watch.foreign_share() < 0.5  # the rest of the machine may be at work too
+    finally:
+        for process in own:
             process.kill()
             process.wait()
