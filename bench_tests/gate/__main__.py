@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from _pytest.mark.expression import Expression
 
 from bench_tests.gate import quiet
 from bench_tests.gate.compare import Comparison
-from bench_tests.gate.table import lines, markdown
+from bench_tests.gate.table import add_to_summary, lines, markdown
 from bench_tests.gate.trees import both_trees
 from bench_tests.gate.verdict import USAGE, exit_code
 from bench_tests.harness.case import Case
@@ -133,13 +132,9 @@ def _write(file: Path | None, table: str) -> None:
             file.write_text(table)
         except OSError as error:
             raise SpeedproofError(f"--markdown {file}: cannot be written ({error.strerror})") from error
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        try:
-            with Path(summary).open("a") as stream:
-                stream.write(table)
-        except OSError as error:
-            print(f"warning: GITHUB_STEP_SUMMARY {summary} cannot be written ({error.strerror})", file=sys.stderr)
+    warning = add_to_summary(table)
+    if warning:
+        print(warning, file=sys.stderr)
 
 
 if __name__ == "__main__":

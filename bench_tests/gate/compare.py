@@ -18,22 +18,19 @@ from typing import Any
 import numpy as np
 
 from bench_tests.gate import quiet, speed
-from bench_tests.gate.accuracy import judge_outcomes
 from bench_tests.gate.exact import judge_exact
 from bench_tests.gate.process import Process, WorkerError
+from bench_tests.gate.quantities import judge_quality, tolerances, worse_max
 from bench_tests.gate.trees import Tree
 from bench_tests.gate.verdict import Verdict
 from bench_tests.harness.case import Case, Settings
 from bench_tests.harness.expectations import expectation
-from bench_tests.harness.timing import SMALL_S
+from bench_tests.harness.timing import SMALL_S, block_calls
 
 GENERATIONS = 6  # pairs of processes at most
 _SMALL_INSTANCES = 4  # of a function below 100 us, in each generation
-_BLOCK_S = 0.01  # these four are as in timing.py, where their reasons stand
-_WARM_S = 2e-3
-_WARM_CALL_BELOW_S = 0.01
-_FEWEST_BLOCKS = 8
-_MOST_BLOCKS = 60  # of a pair of instances: more repeat its bias
+_FEWEST_BLOCKS = 8  # of a pair of instances
+_MOST_BLOCKS = 60  # more repeat the bias of the pair
 
 Times = dict[str, list[float]]  # seconds of a call, one a block, of ``base`` and ``head``
 
@@ -79,8 +76,7 @@ class Comparison:
         self.progress = {case.id: Progress(case) for case in cases}
         self.starts_s: list[float] = []  # of each pair of workers
         pinned = settings.threads == 1 and settings.device == "cpu"
-        self._cpus = {quiet.quietest_cpu()} if pinned else os.sched_getaffinity(0)
-        self._pin = pinned
+        self._cpu = quiet.quietest_cpu() if pinned else None
 
     def run(self) -> list[Verdict]:
         """Measure until all cases are decided or their budgets spent."""
@@ -111,12 +107,16 @@ class Comparison:
 
         Returns the share of the needed cores that others took: where it is too much, nothing was kept.
         """
-        watch = quiet.Watch(self._cpus, min(self._settings.threads, len(self._cpus)))
+        cpus = os.sched_getaffinity(0) if self._cpu is None else {self._cpu}
+        watch = quiet.Watch(cpus, min(self._settings.threads, len(cpus)))
         waiting, measured = list(left), []
         while waiting:
             with ExitStack() as stack:
                 started = time.perf_counter()
-                pair = {name: stack.enter_context(self._worker(tree)) for name, tree in self._trees.items()}
+                pair = {
+                    name: stack.enter_context(Process(tree, self._settings, self._cpu))
+                    for name, tree in self._trees.items()
+                }
                 try:
                     for worker in pair.values():
                         worker.start()
@@ -139,9 +139,6 @@ class Comparison:
 
     def _share_s(self, progress: Progress, generations_left: int) -> float:
         return max(0.0, self._budget_s - progress.spent_s) / generations_left
-
-    def _worker(self, tree: Tree) -> Process:
-        return Process(tree, self._settings, min(self._cpus) if self._pin else None)
 
     def _verdicts(self, name: str, word: str | None, busiest: float) -> list[Verdict]:
         progress = self.progress[name]
@@ -207,8 +204,7 @@ class Comparison:
         return max(_asked(side, pair, lambda worker: worker.build(case)) for side in sides)
 
     def _blocks(self, pair: Mapping[str, Process], call_s: float, budget_s: float) -> Times:
-        calls = max(1, round(_BLOCK_S / call_s))
-        warm = max(1, round(_WARM_S / call_s)) if call_s < _WARM_CALL_BELOW_S else 0
+        calls, warm = block_calls(call_s)
         longest_s = 60.0 + 100 * call_s * (calls + warm)
         times: Times = {side: [] for side in pair}
         deadline = time.perf_counter() + budget_s
@@ -225,15 +221,9 @@ class Comparison:
 def _judge_others(case: str, base: Mapping[str, Any], head: Mapping[str, Any]) -> list[Verdict]:
     """Quality by the outcomes on the same examples, and what must be equal."""
     row = expectation(case)
-    verdicts = judge_exact(
-        case, base["record"], head["record"], {"size_bytes": row.larger_max or 0.0, "cycles": row.cycles_max or 0.0}
-    )
-    if "outcomes" in base and "outcomes" in head:
-        outcomes = [np.asarray(side["outcomes"]) for side in (base, head)]
-        margin = 1.0 if row.worse_max is None else row.worse_max
-        name, higher = str(head["record"]["quality"]), bool(head["record"]["quality_higher_is_better"])
-        verdicts.append(judge_outcomes(case, name, *outcomes, margin=margin, higher_is_better=higher))
-    return verdicts
+    before, after = (np.asarray(side["outcomes"]) if "outcomes" in side else None for side in (base, head))
+    verdicts = judge_exact(case, base["record"], head["record"], tolerances(row))
+    return verdicts + judge_quality(case, base["record"], head["record"], (before, after), worse_max(row))
 
 
 class _SideError(Exception):

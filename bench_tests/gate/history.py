@@ -28,20 +28,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import expm1, hypot, log, log1p
+from math import expm1, log, log1p
 from typing import Any
 
 import numpy as np
 
-from bench_tests.gate.accuracy import judge_outcomes
 from bench_tests.gate.exact import judge_exact
+from bench_tests.gate.quantities import (
+    MEMORY_MAX,
+    difference,
+    judge_memory,
+    judge_quality,
+    limit,
+    tolerances,
+    word_of,
+    worse_max,
+)
 from bench_tests.gate.verdict import Verdict
 from bench_tests.harness.expectations import Expectation, expectation
 from bench_tests.harness.record import Record, finite
 from models.errors import SpeedproofError
 
-# Limits of a case whose row in expectations.yaml has none, see there.
-SLOWER_MAX, LARGER_MAX, MEMORY_MAX, CYCLES_MAX, WORSE_MAX = 5.0, 0.0, 10.0, 0.0, 1.0
+SLOWER_MAX = 5.0  # per cent, of a case whose row in expectations.yaml has none
 
 # How far two processes that time the same code lie apart, as a ratio, on 2 cores of an AMD EPYC. One thread: minima of
 # six processes within 1.03; pinned, 95 % of the deviations within 1.031 but for one function of six. More threads:
@@ -127,26 +135,21 @@ def judge_case(
     other_machine: bool = False,
 ) -> list[Verdict]:
     """All quantities of one case; ``outcomes`` are those of base and head."""
-    case, tolerances = str(head["case"]), {"size_bytes": _limit(row.larger_max, LARGER_MAX)}
-    tolerances["cycles"] = _limit(row.cycles_max, CYCLES_MAX)
-    verdicts = judge_quality(case, base, head, outcomes, _limit(row.worse_max, WORSE_MAX))
+    case = str(head["case"])
+    verdicts = judge_quality(case, base, head, outcomes, worse_max(row))
     if "cycles" not in head:  # they are exact
-        verdicts.append(judge_time(case, base, head, _limit(row.slower_max, SLOWER_MAX), other_machine=other_machine))
-    verdicts += judge_exact(case, base, head, tolerances)
+        verdicts.append(judge_time(case, base, head, limit(row.slower_max, SLOWER_MAX), other_machine=other_machine))
+    verdicts += judge_exact(case, base, head, tolerances(row))
     if not other_machine:
-        verdicts += judge_memory(case, base, head, _limit(row.memory_max, MEMORY_MAX))
+        verdicts += judge_memory(case, base, head, limit(row.memory_max, MEMORY_MAX))
     return verdicts
-
-
-def _limit(given: float | None, default: float) -> float:
-    return default if given is None else given
 
 
 def judge_time(case: str, base: Record, head: Record, slower_max: float, *, other_machine: bool = False) -> Verdict:
     """The time by the paired speed-ups, see the module; ``slower_max`` in per cent."""
     between = log(_between(_BETWEEN_PROCESSES, base, head))
-    effect, low, high = _difference(_logs(base), _logs(head), between)
-    word = _word(low, high, log1p(slower_max / 100), "slower", "faster")
+    effect, low, high = difference(_logs(base), _logs(head), between)
+    word = word_of(low, high, log1p(slower_max / 100), "slower", "faster")
     note = ""
     if word == "unstable":
         note = f"a slowdown beyond {slower_max:g} % is not excluded"
@@ -167,25 +170,6 @@ def _logs(record: Record) -> tuple[float, float, float]:
     return estimate, min(low, estimate), max(high, estimate)
 
 
-def _difference(
-    left: tuple[float, float, float], right: tuple[float, float, float], between: float = 0.0
-) -> tuple[float, float, float]:
-    """Left minus right, each an estimate with the bounds of its interval, and the bounds of the difference's."""
-    estimate = left[0] - right[0]
-    low = estimate - hypot(left[0] - left[1], right[2] - right[0], between)
-    high = estimate + hypot(left[2] - left[0], right[0] - right[1], between)
-    return estimate, low, high
-
-
-def _word(low: float, high: float, limit: float, worse: str, better: str) -> str:
-    """The word of an interval in which above 0 is worse."""
-    if low > 0 and high > limit:
-        return worse
-    if high < 0 and low < -limit:
-        return better
-    return "unstable" if high > limit else "same"
-
-
 def _threads(*records: Record) -> str:
     one = all(record["threads"] == 1 or record.get("device") == "cuda" for record in records)
     return "one thread" if one else "more threads"
@@ -198,60 +182,6 @@ def _between(ratios: Mapping[str, float], *records: Record) -> float:
 def _time(record: Record, other_machine: bool = False) -> str:
     speedup = f"{float(record['speedup']):.2f}x"
     return speedup if other_machine else f"{speedup}, {float(record['median_s']) * 1e3:.4g} ms"
-
-
-def judge_memory(case: str, base: Record, head: Record, memory_max: float) -> list[Verdict]:
-    """Peak memory, of the card where there is one. It jitters: a change within ``memory_max`` per cent is none."""
-    names = ("gpu_peak_memory_bytes", "cpu_peak_memory_bytes")
-    name = next((name for name in names if name in base and name in head), None)
-    if name is None:
-        return []
-    change = log(float(head[name])) - log(float(base[name]))
-    limit = log1p(memory_max / 100)
-    word = "worse" if change > limit else "better" if change < -limit else "same"
-    before, after = (f"{float(record[name]) / 2**20:.0f} MiB" for record in (base, head))
-    return [Verdict(case, "memory", word, before, after, 100 * expm1(change))]
-
-
-def judge_quality(
-    case: str,
-    base: Record,
-    head: Record,
-    outcomes: tuple[np.ndarray | None, np.ndarray | None],
-    worse_max: float,
-) -> list[Verdict]:
-    """The first quality, by its outcomes where both runs have them of the same examples; ``worse_max`` in points."""
-    name = str(base.get("quality", ""))
-    key = f"quality_{name}"
-    if key not in base:
-        return []
-    before = float(base[key])
-    if key not in head:
-        said = str(head.get("quality", "not judged"))
-        return [Verdict(case, name, "missing", base=f"{before:.2%}", note=f"now: {said}")]
-    after, higher = float(head[key]), bool(head.get("quality_higher_is_better", True))
-    old, new = outcomes
-    if old is not None and new is not None and old.shape == new.shape and _means(old, before) and _means(new, after):
-        return [judge_outcomes(case, name, old, new, margin=worse_max, higher_is_better=higher)]
-    note = "other examples than then" if base["quality_examples"] != head["quality_examples"] else ""
-    note = note or "the outcomes of single examples are gone"
-    if f"{key}_low" in base and f"{key}_low" in head:
-        old_new = _interval(base, key), _interval(head, key)
-        more, less = reversed(old_new) if higher else old_new
-        effect, low, high = (100 * value for value in _difference(more, less))  # below 0 is worse
-        word = _word(-high, -low, worse_max, "worse", "better")
-        return [Verdict(case, name, word, f"{before:.2%}", f"{after:.2%}", effect, low, high, note)]
-    effect = 100 * (after - before) * (1 if higher else -1)
-    word = "worse" if effect < -worse_max else "better" if effect > worse_max else "same"
-    return [Verdict(case, name, word, f"{before:.4g}", f"{after:.4g}", effect, note="no interval: it is no mean")]
-
-
-def _interval(record: Record, key: str) -> tuple[float, float, float]:
-    return float(record[key]), float(record[f"{key}_low"]), float(record[f"{key}_high"])
-
-
-def _means(outcomes: np.ndarray, value: float) -> bool:
-    return bool(outcomes.size > 1 and abs(float(outcomes.mean()) - value) < 1e-9)
 
 
 def _renamed(base: Run, head: Run) -> dict[str, str]:

@@ -9,7 +9,6 @@ file and makes pytest exit with 1. What is unstable is listed and fails nothing:
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 
 from bench_tests.gate.history import Comparison, Run, compare, stored_run, with_stale
-from bench_tests.gate.table import lines, markdown
+from bench_tests.gate.table import add_to_summary, lines, markdown
 from bench_tests.gate.verdict import Verdict
 from bench_tests.harness import history
 from bench_tests.harness.case import ORIGINAL, Case
@@ -144,7 +143,8 @@ class Gate:
             verdicts = with_stale(verdicts, self._journal.records)
         if self._comparison is not None or verdicts:
             self._comparison = Comparison(verdicts, self._comparison.not_asked if self._comparison else [])
-            self._write_summary()
+            warning = add_to_summary(f"{self._title()}\n\n{markdown(verdicts)}\n")
+            self._notes += [warning] if warning else []
         failing = [verdict for verdict in verdicts if verdict.fails]
         session.testscollected += len(failing)  # or pytest would speak of more than 100 %
         for verdict in failing:
@@ -196,16 +196,6 @@ class Gate:
             written = f"; {self._option.benchmark_json} is written all the same" if self._option.benchmark_json else ""
             self._notes.append(f"not stored: {reason}{written}")
         self._benchmark.save = self._benchmark.autosave = None
-
-    def _write_summary(self) -> None:
-        file = os.environ.get("GITHUB_STEP_SUMMARY")
-        if not file or self._comparison is None:
-            return
-        try:
-            with Path(file).open("a") as stream:
-                stream.write(f"{self._title()}\n\n{markdown(self._comparison.verdicts)}\n")
-        except OSError as error:
-            self._notes.append(f"warning: GITHUB_STEP_SUMMARY {file} cannot be written ({error.strerror})")
 
     def _asked_for(self) -> dict[str, str]:
         option = self._option

@@ -29,13 +29,11 @@ class Watch:
 
     def __init__(self, cpus: Iterable[int], needed: int) -> None:
         self._cpus, self._needed = sorted(cpus), needed
-        self._started, self._before = time.perf_counter(), self._taken_s()
-        self._own_before = {os.getpid(): _used_s(os.getpid())}
-        self._own_s = dict.fromkeys(self._own_before, 0.0)
+        self._own_s = {os.getpid(): _used_s(os.getpid())}
+        self._started, self._before = time.perf_counter(), self._taken_s() - self._own_s[os.getpid()]
 
     def own(self, pids: Iterable[int]) -> None:
         """Take all that these processes use, which were started after the watch, for our own."""
-        self._own_before |= dict.fromkeys(pids, 0.0)
         self._own_s |= dict.fromkeys(pids, 0.0)
 
     def foreign_share(self) -> float:
@@ -44,8 +42,8 @@ class Watch:
         Ask before own processes end: what they used is not known afterwards.
         """
         wall_s = time.perf_counter() - self._started
-        for pid, before in self._own_before.items():
-            self._own_s[pid] = max(self._own_s[pid], _used_s(pid) - before)
+        for pid, known in self._own_s.items():
+            self._own_s[pid] = max(known, _used_s(pid))
         foreign = max(0.0, self._taken_s() - self._before - sum(self._own_s.values())) / max(wall_s, 1e-9)
         spare = len(self._cpus) - self._needed
         return min(1.0, max(0.0, foreign - spare) / self._needed)

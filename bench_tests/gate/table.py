@@ -5,8 +5,10 @@ What is the same is counted, not listed, but for cases that were renamed. The or
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from tabulate import tabulate
 
@@ -40,6 +42,18 @@ def markdown(verdicts: Iterable[Verdict]) -> str:
         align = ["left"] * 3 + ["right"] * 3 + ["left"]
         parts.append(tabulate(rows, _HEADERS, "pipe", disable_numparse=True, colalign=align))
     return "\n\n".join(parts) + "\n"
+
+
+def add_to_summary(text: str) -> str:
+    """Append to the summary of a GitHub job, where there is one; a warning where it cannot be written, else nothing."""
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if file:
+        try:
+            with Path(file).open("a") as stream:
+                stream.write(text)
+        except OSError as error:
+            return f"warning: GITHUB_STEP_SUMMARY {file} cannot be written ({error.strerror})"
+    return ""
 
 
 def _ordered(verdicts: Iterable[Verdict]) -> list[Verdict]:

@@ -11,7 +11,6 @@ A base with other dependencies gets an environment of its own, installed once an
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_tests.harness.rehearsal import sources_digest
 from models.errors import SpeedproofError
 from optim.backends.cache import artefact, cache_root
 
@@ -84,16 +84,7 @@ def _linked(folder: Path, own: Path, head: Path, name: str, python: Path) -> Tre
             is_own = source == own or f"weights/{file.name}" not in tracked
             if is_own and not (weights / file.name).exists():
                 (weights / file.name).symlink_to(file)
-    return Tree(name, folder, python, cache_root() / "gate" / _digest(own))
-
-
-def _digest(tree: Path) -> str:
-    """SHA-256 of the code that makes artefacts."""
-    digest = hashlib.sha256()
-    for part in _CODE:
-        for file in sorted((tree / part).rglob("*.py")):
-            digest.update(f"{file.relative_to(tree)}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:32]
+    return Tree(name, folder, python, cache_root() / "gate" / sources_digest(own, _CODE)[:32])
 
 
 def _python(base: Path, head: Path, name: str) -> Path:

@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection
@@ -89,11 +90,16 @@ def _parts(case: Case, session: Session) -> dict[str, object]:
 @cache
 def _code_digest() -> str:
     """Digest of all sources of models, backends and harness: a changed one may need other memory, or crash."""
-    root = Path(__file__).parents[2]
-    sources = sorted(
-        path for part in ("models", "optim", "bench_tests/harness") for path in (root / part).rglob("*.py")
-    )
-    return hashlib.sha256("".join(_file_digest(path) for path in sources).encode()).hexdigest()
+    return sources_digest(Path(__file__).parents[2], ("models", "optim", "bench_tests/harness"))
+
+
+def sources_digest(root: Path, folders: Sequence[str]) -> str:
+    """SHA-256 of the names and contents of all Python files in some folders of a tree."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _file_digest(path: Path) -> str:

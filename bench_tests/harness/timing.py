@@ -42,6 +42,11 @@ def advance(seconds: float) -> None:
     _elapsed_s += seconds
 
 
+def block_calls(call_s: float) -> tuple[int, int]:
+    """How many timed calls a block has, and how many untimed ones before them, for a call of so many seconds."""
+    return max(1, round(_BLOCK_S / call_s)), max(1, round(_WARM_S / call_s)) if call_s < _WARM_CALL_BELOW_S else 0
+
+
 @dataclass
 class Side:
     """One side of the comparison: equal instances of a function, and the inputs that take turns."""
@@ -62,8 +67,7 @@ class Side:
         while sum(times_s) < 5e-3 or (len(times_s) < 3 and sum(times_s) < 0.1):
             times_s.append(self._time(self.instances[0], 1))
         self.call_s = min(times_s)
-        self.calls = max(1, round(_BLOCK_S / self.call_s))
-        self.warm_calls = max(1, round(_WARM_S / self.call_s)) if self.call_s < _WARM_CALL_BELOW_S else 0
+        self.calls, self.warm_calls = block_calls(self.call_s)
 
     def block(self, index: int) -> float:
         """Run one block on one instance; return and keep the seconds of one call."""

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench_tests.gate import history, hooks
-from bench_tests.gate.history import Run, compare, judge_case, judge_memory, judge_quality, judge_time, stored_run
+from bench_tests.gate.history import Run, compare, judge_case, judge_time, stored_run
+from bench_tests.gate.quantities import judge_memory, judge_quality
 from bench_tests.harness.expectations import Expectation
 from bench_tests.harness.statistics import wilson_interval
 from bench_tests.unit.test_history import EAGER, TENSORRT, Runs

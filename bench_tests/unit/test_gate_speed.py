@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench_tests.gate.speed import LEVEL, MARGIN, decided, effect, holm, judge, sample
+from bench_tests.gate.speed import LEVEL, MARGIN, effect, holm, judge, sample
+from bench_tests.gate.study import replayed
 
 MIRROR = {"slower": "faster", "faster": "slower", "same": "same", "unstable": "unstable"}
 SAMPLES = st.lists(st.floats(-0.3, 0.3), min_size=3, max_size=24)
@@ -101,13 +102,7 @@ def shares(bias: float, slowdown: float, runs: int, cases: int = 6) -> dict[str,
     for _ in range(runs):
         drawn = dice.normal(0, bias, (cases, 6 * per))
         drawn[0] += np.log1p(slowdown)
-        words: dict[str, str] = {}
-        taken = {str(case): 6 * per for case in range(cases)}
-        for generation in range(1, 7):
-            samples = {str(case): drawn[case, : min(taken[str(case)], generation * per)] for case in range(cases)}
-            found = decided(samples, words, {}, last=generation == 6)
-            words |= found
-            taken |= dict.fromkeys(found, generation * per)
+        words, _ = replayed({str(case): row.reshape(6, per).tolist() for case, row in enumerate(drawn)})
         counts["slower"] += words["0"] == "slower"
         counts["alarm"] += any(words[str(case)] in {"slower", "faster"} for case in range(1, cases))
     return {name: count / runs for name, count in counts.items()}
