@@ -138,7 +138,12 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
     """Write numbers and strings as JSON, whole or not at all. Raises SpeedproofError if it cannot."""
-    _save(path, lambda scratch: scratch.write_text(json.dumps(content, indent=1)))
+    save_text(path, json.dumps(content, indent=1))
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all. Raises SpeedproofError if it cannot."""
+    _save(path, lambda scratch: scratch.write_text(text))
 
 
 def _save(path: Path, write: Callable[[Path], object]) -> None:

@@ -123,10 +123,10 @@ def _fits(name: str, data: DataChoice, size: int, state: Mapping[str, object]) -
     return {key for key in own if "num_batches" not in key} == {key for key in state if "num_batches" not in key}
 
 
-def check_save_path(path: Path) -> None:
+def check_save_path(path: Path, option: str = "--save-path", such_as: str = "model.pt") -> None:
     """Raise SpeedproofError where the result could not be written, before any work is done."""
     if path.is_dir():
-        raise SpeedproofError(f"--save-path {path}: this is a folder; give a file, such as {path / 'model.pt'}")
+        raise SpeedproofError(f"{option} {path}: this is a folder; give a file, such as {path / such_as}")
     check_writable(path.parent)
 
 

@@ -18,6 +18,8 @@ from bench_tests.gate.verdict import USAGE, exit_code
 from bench_tests.harness.case import Case
 from bench_tests.harness.matrix import add_options, cases, read_options
 from models.errors import SpeedproofError
+from models.weights import save_text
+from optim.command import check_save_path
 
 
 class _Argparse:
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--base", required=True, metavar="COMMIT", help="a commit, branch or tag")
     add("--head", type=Path, default=Path(), metavar="FOLDER", help="the tree that is judged, as it lies there (.)")
     add("-k", dest="keyword", default="", metavar="EXPR", help="only cases whose id fits, as pytest's -k")
-    add("--budget", default="15s", metavar="SECONDS", help="of measuring a case, both sides together (15s)")
+    add("--budget", default="10s", metavar="SECONDS", help="of measuring a case, both sides together (10s)")
     add("--markdown", type=Path, metavar="FILE", help="write the table for a pull request")
     add_options(_Argparse(parser, frozenset({"--budget"})))
     return parser
@@ -101,12 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    budget_s = _seconds(options.budget)
-    options.budget = str(budget_s)
     matrix, chosen, skipped = _chosen(options)
+    if options.markdown is not None:
+        check_save_path(options.markdown, "--markdown", "gate.md")
     with quiet.alone(), both_trees(options.base, options.head) as sides:
         comparison = Comparison(
-            sides, matrix.settings, chosen, budget_s=budget_s, seed=matrix.settings.seed,
+            sides, matrix.settings, chosen, budget_s=matrix.settings.budget_s, seed=matrix.settings.seed,
             say=lambda said: print(f"gate: {said}", file=sys.stderr, flush=True),
         )  # fmt: skip
         verdicts = comparison.run()
@@ -115,23 +117,10 @@ def _gate(options: argparse.Namespace) -> int:
     return exit_code(verdicts)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise SpeedproofError(f"--budget {text}: expected seconds above 0, such as 15s")
-    return seconds
-
-
 def _write(file: Path | None, table: str) -> None:
     """The table for a pull request, into the file and into the summary of a GitHub job."""
     if file is not None:
-        try:
-            file.write_text(table)
-        except OSError as error:
-            raise SpeedproofError(f"--markdown {file}: cannot be written ({error.strerror})") from error
+        save_text(file, table)
     warning = add_to_summary(table)
     if warning:
         print(warning, file=sys.stderr)

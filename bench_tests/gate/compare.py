@@ -75,6 +75,7 @@ class Comparison:
         self._random = random.Random(seed)
         self.progress = {case.id: Progress(case) for case in cases}
         self.starts_s: list[float] = []  # of each pair of workers
+        self.lost_s = 0.0  # what was not counted had taken
         pinned = settings.threads == 1 and settings.device == "cpu"
         self._cpu = quiet.quietest_cpu() if pinned else None
 
@@ -90,26 +91,24 @@ class Comparison:
             left = [progress for progress in left if progress.unmeasured is None]
             if not left:
                 break
-            busiest = max(busiest, self.generation(left, GENERATIONS - generation + 1))
+            busiest = max(busiest, self._generation(left, GENERATIONS - generation + 1))
             samples = {name: progress.samples for name, progress in self.progress.items()}
             words |= speed.decided(samples, words, margins, last=generation == GENERATIONS)
             done = len(words) + sum(progress.unmeasured is not None for progress in self.progress.values())
             self._say(f"{done} of {len(self.progress)} cases decided after {generation} pairs of processes")
         return [verdict for name in self.progress for verdict in self._verdicts(name, words.get(name), busiest)]
 
-    def record(self) -> float:
-        """Measure all cases through all generations, whatever they show; the largest share that others took."""
-        everything = list(self.progress.values())
-        return max(self.generation(everything, GENERATIONS - index) for index in range(GENERATIONS))
+    def record(self) -> None:
+        """Measure all cases through all generations, whatever they show."""
+        for index in range(GENERATIONS):
+            self._generation(list(self.progress.values()), GENERATIONS - index)
 
-    def generation(self, left: Sequence[Progress], generations_left: int) -> float:
+    def _generation(self, left: Sequence[Progress], generations_left: int) -> float:
         """Measure the cases that are left on one more pair of workers; one that died is replaced for those after it.
 
-        Returns the share of the needed cores that others took: where it is too much, nothing was kept.
+        Returns the share of the needed cores that others took: what was measured while it was too much is not kept.
         """
-        cpus = os.sched_getaffinity(0) if self._cpu is None else {self._cpu}
-        watch = quiet.Watch(cpus, min(self._settings.threads, len(cpus)))
-        waiting, measured = list(left), []
+        waiting, busiest = list(left), 0.0
         while waiting:
             with ExitStack() as stack:
                 started = time.perf_counter()
@@ -123,19 +122,26 @@ class Comparison:
                 except WorkerError as error:
                     for progress in waiting:
                         progress.end("unstable", f"a worker does not start: {error}")
-                    return 0.0
-                watch.own([worker.pid for worker in pair.values()])
+                    return busiest
                 self.starts_s.append(time.perf_counter() - started)
+                watch, measured = self._watch(), []
                 while waiting and all(worker.alive for worker in pair.values()):
                     progress = waiting.pop(0)
                     if self._visit(progress, pair, self._share_s(progress, generations_left)):
                         measured.append(progress)
                 share = watch.foreign_share()
-        if share > quiet.BUSY:
-            self._say(f"not counted: other processes took {share:.0%} of the cores that were measured on")
-            for progress in measured:
-                progress.generations.pop()
-        return share
+            busiest = max(busiest, share)
+            if share > quiet.BUSY:
+                self._say(f"not counted: other processes took {share:.0%} of the cores that were measured on")
+                self.lost_s += self.starts_s.pop()
+                for progress in measured:
+                    progress.generations.pop()
+                    self.lost_s += progress.visits_s.pop()
+        return busiest
+
+    def _watch(self) -> quiet.Watch:
+        cpus = os.sched_getaffinity(0) if self._cpu is None else {self._cpu}
+        return quiet.Watch(cpus, min(self._settings.threads, len(cpus)))
 
     def _share_s(self, progress: Progress, generations_left: int) -> float:
         return max(0.0, self._budget_s - progress.spent_s) / generations_left

@@ -25,7 +25,7 @@ class WorkerError(Exception):
 
 
 class Process:
-    """A worker of one side; a context, at whose end it is gone. ``cpu`` pins it to one core."""
+    """A worker of one side; a context, at whose end it is gone. ``cpu`` pins it to one core once it is ready."""
 
     def __init__(self, tree: Tree, settings: Settings, cpu: int | None) -> None:
         self.tree = tree
@@ -37,12 +37,10 @@ class Process:
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )  # fmt: skip
         self._said: list[str] = []  # the last lines of standard error
-        for read in (self._read_answers, self._read_errors):
-            threading.Thread(target=read, daemon=True).start()
-        if cpu is not None:
-            with contextlib.suppress(ProcessLookupError):  # its death is told by the first request
-                os.sched_setaffinity(self._process.pid, {cpu})
-        self._settings = settings
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+        self._settings, self._cpu = settings, cpu
 
     def __enter__(self) -> Self:
         return self
@@ -57,14 +55,12 @@ class Process:
         """Whether it can be asked again."""
         return self._process.poll() is None
 
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        return self._process.pid
-
     def start(self) -> None:
-        """Wait until it is ready. Raises WorkerError where it cannot be."""
+        """Wait until it is ready, and pin it. Raises WorkerError where it cannot be."""
         self._ask({"do": "start", "settings": described(self._settings)}, _START_S)
+        if self._cpu is not None:  # not before: several workers import at the same time
+            with contextlib.suppress(ProcessLookupError):  # its death is told by the next request
+                os.sched_setaffinity(self._process.pid, {self._cpu})
 
     def check(self, case: Case) -> dict[str, Any]:
         """The record and the outcomes of a case. Raises WorkerError where it is wrong or cannot run."""
@@ -83,17 +79,23 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
+        for reader in self._readers:
+            reader.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):  # of a request that nobody read
+                pipe.close()
 
     def _ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it is gone, which the missing answer tells
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         try:
             line = self._answers.get(timeout=timeout_s)
         except queue.Empty:
             self.close()
-            raise WorkerError(f"hung: no answer to {request['do']} within {timeout_s:.0f} s") from None
+            raise WorkerError(f"hung: no answer to {request['do']} within {timeout_s:.3g} s") from None
         if line is None:
             raise WorkerError(self._death())
         answer: dict[str, Any] = json.loads(line)

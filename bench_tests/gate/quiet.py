@@ -29,42 +29,34 @@ class Watch:
 
     def __init__(self, cpus: Iterable[int], needed: int) -> None:
         self._cpus, self._needed = sorted(cpus), needed
-        self._own_s = {os.getpid(): _used_s(os.getpid())}
-        self._started, self._before = time.perf_counter(), self._taken_s() - self._own_s[os.getpid()]
-
-    def own(self, pids: Iterable[int]) -> None:
-        """Take all that these processes use, which were started after the watch, for our own."""
-        self._own_s |= dict.fromkeys(pids, 0.0)
+        self._started, self._before = time.perf_counter(), self._foreign_s()
 
     def foreign_share(self) -> float:
-        """What was taken of the needed cores beyond those that were free anyway, 0 to 1.
-
-        Ask before own processes end: what they used is not known afterwards.
-        """
+        """What was taken of the needed cores beyond those that were free anyway, 0 to 1."""
         wall_s = time.perf_counter() - self._started
-        for pid, known in self._own_s.items():
-            self._own_s[pid] = max(known, _used_s(pid))
-        foreign = max(0.0, self._taken_s() - self._before - sum(self._own_s.values())) / max(wall_s, 1e-9)
+        foreign = max(0.0, self._foreign_s() - self._before) / max(wall_s, 1e-9)
         spare = len(self._cpus) - self._needed
         return min(1.0, max(0.0, foreign - spare) / self._needed)
 
-    def _taken_s(self) -> float:
-        """Seconds that the cores were not free: busy with anything, or lent to another machine."""
+    def _foreign_s(self) -> float:
+        """Seconds that the cores were not free, nor busy with this process and what it started."""
         times = psutil.cpu_times(percpu=True)
-        return sum(_busy_s(times[cpu]) for cpu in self._cpus if cpu < len(times))
+        return sum(_busy_s(times[cpu]) for cpu in self._cpus if cpu < len(times)) - _own_s()
 
 
 def _busy_s(times: object) -> float:
+    """Seconds of anything, those included that were lent to another machine."""
     return sum(float(getattr(times, name, 0.0)) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
 
 
-def _used_s(pid: int) -> float:
-    """CPU seconds of a process so far; of one that is gone, none more."""
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
+def _own_s() -> float:
+    """CPU seconds of this process and of all that it started, also of those that are gone."""
+    me, total = psutil.Process(), 0.0
+    for process in (me, *me.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 def quietest_cpu(span_s: float = 0.5) -> int:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from bench_tests.gate.verdict import Verdict
 from bench_tests.harness.statistics import paired_ratio
@@ -63,9 +63,9 @@ def effect(samples: Sequence[float]) -> Effect:
         raise ValueError(f"samples: expected at least {FEWEST}, got {values.size}")
     mean, spread = float(values.mean()), max(float(values.std(ddof=1)), _LEAST_SPREAD)
     error = spread / values.size**0.5
-    student = stats.t(values.size - 1)
-    reach, one_sided = float(student.ppf(0.975)) * error, float(student.ppf(1 - _SAME_LEVEL)) * error
-    slower = float(student.sf(mean / error))
+    freedom = values.size - 1
+    reach, one_sided = (float(special.stdtrit(freedom, share)) * error for share in (0.975, 1 - _SAME_LEVEL))
+    slower = float(special.stdtr(freedom, -mean / error))  # Student's distribution
     return Effect(mean, mean - reach, mean + reach, mean + one_sided, mean - one_sided, slower, 1 - slower, values.size)
 
 

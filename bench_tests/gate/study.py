@@ -5,7 +5,8 @@
 2. The recorded runs are judged as they are, with the gate's early stops, and once more for each function with 3, 5 and
    10 % added to its head times: a slowdown that is real in all but name, on the same noise.
 3. For the tails, runs are drawn anew (bootstrap) from the recorded pairs of processes.
-4. Beside it stands what ``--benchmark-compare-fail`` says of the same blocks: one process's against another's.
+4. Beside it stands what others say of the same blocks: ``--benchmark-compare-fail`` of one process against another's,
+   and google/benchmark's U test of the medians of all processes.
 
 Recorded runs are kept as they come, and an interrupted study goes on with the next one.
 """
@@ -13,11 +14,14 @@ Recorded runs are kept as they come, and an interrupted study goes on with the n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,132 +29,95 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bench_tests.gate import quiet, speed
-from bench_tests.gate.compare import GENERATIONS, Comparison, Times
+from bench_tests.gate import quiet, rates, speed
+from bench_tests.gate.compare import Comparison
 from bench_tests.gate.functions import CASES, SPECS
+from bench_tests.gate.rates import Run, Samples, rate, replayed
 from bench_tests.gate.trees import Tree
 from bench_tests.harness.case import Settings
-from bench_tests.harness.statistics import wilson_interval
+from bench_tests.harness.fingerprint import fingerprint
 from models.errors import SpeedproofError
 from models.weights import save_json
-from optim import command
 from optim.backends.cache import cache_root, check_writable
+from optim.command import check_save_path
+from optim.command import run as run_command
 
 SLOWDOWNS = (0.03, 0.05, 0.10)
-# Those of pytest-benchmark.
-_STATISTICS: dict[str, Callable[[list[float]], Any]] = {"min": np.min, "mean": np.mean, "median": np.median}
-_PLAIN_LIMIT = 0.05  # its usual threshold
 _DRAWN = 1000  # bootstrap runs
-
-Samples = dict[str, list[list[float]]]  # by case and generation, what each pair of instances says
-
-
-@dataclass(frozen=True)
-class Run:
-    """A recorded run: by case and generation, the blocks of each pair of instances, and how long that took."""
-
-    blocks: dict[str, list[list[Times]]]
-    visits_s: dict[str, list[float]]
-    starts_s: list[float]
-
-    def samples(self) -> Samples:
-        """What each pair of instances says."""
-        return {
-            case: [[speed.sample(times["base"], times["head"]) for times in generation] for generation in generations]
-            for case, generations in self.blocks.items()
-        }
-
-    def early_s(self) -> float:
-        """Seconds that the gate would have taken, with its early stops."""
-        taken = replayed(self.samples())[1]
-        visits = sum(sum(self.visits_s[case][:generations]) for case, generations in taken.items())
-        return visits + sum(self.starts_s[: max(taken.values())])
+# What takes a core beside: products of matrices, one thread.
+_NEIGHBOUR = "import numpy; a = numpy.ones((512, 512))\nwhile True: a @ a"
 
 
-@dataclass(frozen=True)
-class Rate:
-    """How often something happened."""
-
-    happened: int
-    of: int
-
-    def words(self) -> str:
-        """``0.0 % [0.0, 8.8] of 40``, with Wilson's interval."""
-        if self.of == 0:
-            return "-"
-        low, high = wilson_interval(self.happened, self.of)
-        return f"{self.happened / self.of:.1%} [{low:.1%}, {high:.1%}] of {self.of}"
-
-
-def replayed(samples: Samples) -> tuple[dict[str, str], dict[str, int]]:
-    """The words the gate would have given, with its early stops, and after how many generations."""
-    words: dict[str, str] = {}
-    taken = dict.fromkeys(samples, GENERATIONS)
-    for generation in range(1, GENERATIONS + 1):
-        seen = {case: [s for g in found[: min(taken[case], generation)] for s in g] for case, found in samples.items()}
-        new = speed.decided(seen, words, {}, last=generation == GENERATIONS)
-        words |= new
-        taken |= dict.fromkeys(new, generation)
-    return words, taken
+def record(count: int, budget_s: float, seed: int, file: Path, *, beside: bool) -> list[Run]:
+    """Measured runs, those of an earlier study with the same options included."""
+    identity = {"machine": fingerprint(1, "cpu").folder(), "budget_s": budget_s, "seed": seed, "neighbour": beside}
+    runs = _read(file, identity)
+    tree = Tree("this tree", Path(__file__).parents[2], Path(sys.executable), cache_root() / "gate" / "study")
+    settings = Settings(threads=1, specs=SPECS, timeout_s=120)
+    bar = tqdm(total=count, initial=len(runs), desc="runs", disable=not sys.stderr.isatty())
+    with neighbour() if beside else contextlib.nullcontext():
+        while len(runs) < count:
+            comparison = Comparison(
+                (tree, tree), settings, CASES, budget_s=budget_s, seed=seed + len(runs), say=lambda _: None
+            )
+            comparison.record()
+            progress = comparison.progress
+            unmeasured = [found.unmeasured.note for found in progress.values() if found.unmeasured is not None]
+            if unmeasured:
+                raise SpeedproofError(f"the study's functions cannot be measured here: {unmeasured[0]}")
+            blocks = {name: found.generations for name, found in progress.items()}
+            visits_s = {name: found.visits_s for name, found in progress.items()}
+            runs.append(Run(blocks, visits_s, comparison.starts_s, comparison.lost_s))
+            save_json(file, {"identity": identity, "runs": [asdict(run) for run in runs]})
+            bar.update()
+    return runs[:count]
 
 
-def gate_alarms(runs: Sequence[Samples]) -> Rate:
-    """Runs in which any case is called slower although nothing changed."""
-    return Rate(sum("slower" in replayed(run)[0].values() for run in runs), len(runs))
-
-
-def gate_found(runs: Sequence[Samples], case: str, slowdown: float) -> Rate:
-    """Runs in which a case is called slower that was made so."""
-    added = float(np.log1p(slowdown))
-    found = 0
-    for run in runs:
-        planted = {name: [[s + added * (name == case) for s in g] for g in gs] for name, gs in run.items()}
-        found += replayed(planted)[0][case] == "slower"
-    return Rate(found, len(runs))
-
-
-def plain_alarms(runs: Sequence[Run], statistic: str, planted: str | None = None, slowdown: float = 0.0) -> Rate:
-    """What pytest-benchmark's gate says of one process after another: alarms for any case, or for the planted one."""
-    value = _STATISTICS[statistic]
-    processes = [
-        {case: float(value(generations[index][0]["base"])) for case, generations in run.blocks.items()}
-        for run in runs
-        for index in range(GENERATIONS)
-    ]
-    happened = 0
-    for before, after in pairwise(processes):
-        cases = [planted] if planted else list(before)
-        happened += any(after[case] * (1 + slowdown) > before[case] * (1 + _PLAIN_LIMIT) for case in cases)
-    return Rate(happened, max(0, len(processes) - 1))
-
-
-def drawn(runs: Sequence[Samples], seed: int) -> list[Samples]:
-    """Runs made of recorded pairs of processes, drawn with replacement: all cases of a pair together."""
-    dice = np.random.default_rng(seed)
-    pairs = [{case: gs[index] for case, gs in run.items()} for run in runs for index in range(GENERATIONS)]
-    made = []
-    for _ in range(_DRAWN):
-        chosen = [pairs[index] for index in dice.integers(len(pairs), size=GENERATIONS)]
-        made.append({case: [pair[case] for pair in chosen] for case in runs[0]})
-    return made
+@contextlib.contextmanager
+def neighbour() -> Iterator[None]:
+    """A process that takes a core; no child of ours, or its work would count as ours."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    script = f"{sys.executable} -c '{_NEIGHBOUR}' > /dev/null 2>&1 & echo $!"
+    started = subprocess.run(["sh", "-c", script], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(started.stdout), signal.SIGKILL)
 
 
 def table(runs: Sequence[Run], seed: int) -> str:
     """The study's table."""
-    samples = [run.samples() for run in runs]
-    more = drawn(samples, seed)
-    cases = list(samples[0])
-    rows = [["a false alarm in a run, any case", gate_alarms(samples).words(), gate_alarms(more).words()]]
-    rows[0] += [plain_alarms(runs, name).words() for name in _STATISTICS]
+    recorded = [run.samples() for run in runs]
+    more = rates.drawn(recorded, _DRAWN, seed)
+    rows = []
+    for word, what in (("slower", "a false alarm for any of them"), ("unstable", "not decided, any of them")):
+        rows.append([what, *_gate(recorded, more, word)])
+    rows[0] += _others(runs)
     for slowdown in SLOWDOWNS:
-        for case in cases:
-            row = [f"{slowdown:.0%} found: {case}", gate_found(samples, case, slowdown).words()]
-            row.append(gate_found(more[:200], case, slowdown).words())
-            rows.append(row + [plain_alarms(runs, name, case, slowdown).words() for name in _STATISTICS])
-    headers = ["", "gate", "gate, drawn anew", *(f"pytest-benchmark {name}:5%" for name in _STATISTICS)]
+        for case in recorded[0]:
+            planted = [[rates.slowed(run, case, slowdown) for run in drawn] for drawn in (recorded, more)]
+            row = [f"{slowdown:.0%} found: {case}", *_gate(planted[0], planted[1], "slower", case)]
+            rows.append(row + _others(runs, case, slowdown))
+    plain = [f"{name}:{rates.PLAIN_LIMIT:.0%}" for name in rates.STATISTICS]
+    text = tabulate(rows, ["", "gate", "drawn anew", *plain, "U test"], "plain", disable_numparse=True)
     seconds = [run.early_s() for run in runs]
-    text = tabulate(rows, headers, "plain", disable_numparse=True)
-    return f"{text}\nseconds a run: median {np.median(seconds):.0f}, longest {max(seconds):.0f}"
+    return f"{text}\nseconds a gate: median {np.median(seconds):.0f}, longest {max(seconds):.0f}"
+
+
+def _gate(recorded: Sequence[Samples], more: Sequence[Samples], word: str, case: str | None = None) -> list[str]:
+    """How often the gate gives a word to a case, or to any."""
+
+    def found(run: Samples) -> bool:
+        words = replayed(run)[0]
+        return word in ([words[case]] if case else words.values())
+
+    return [rate([found(run) for run in recorded]).words(), rate([found(run) for run in more]).share()]
+
+
+def _others(runs: Sequence[Run], case: str | None = None, slowdown: float = 0.0) -> list[str]:
+    plain = [rates.plain_alarms(runs, name, case, slowdown).share() for name in rates.STATISTICS]
+    return [*plain, rates.u_test_alarms(runs, case, slowdown).share()]
 
 
 def picture(runs: Sequence[Run], file: Path) -> None:
@@ -163,8 +130,8 @@ def picture(runs: Sequence[Run], file: Path) -> None:
     dice = np.random.default_rng(0)
     cases = list(samples[0])
     for place, case in enumerate(cases):
-        singles = [100 * np.expm1(s) for run in samples for g in run[case] for s in g]
-        means = [100 * np.expm1(np.mean([s for g in run[case] for s in g])) for run in samples]
+        found = [[100 * np.expm1(s) for g in run[case] for s in g] for run in samples if any(run[case])]
+        singles, means = [s for run in found for s in run], [float(np.mean(run)) for run in found]
         axes.plot(singles, place + dice.uniform(-0.3, 0.3, len(singles)), ".", color="0.7", markersize=3)
         axes.plot(means, place + dice.uniform(-0.1, 0.1, len(means)), "o", color="tab:blue", markersize=4)
     for limit in (-speed.MARGIN, speed.MARGIN):
@@ -175,41 +142,22 @@ def picture(runs: Sequence[Run], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def record(count: int, budget_s: float, seed: int, file: Path) -> list[Run]:
-    """Measured runs, those of an earlier study with the same budget and seed included."""
-    identity = {"budget_s": budget_s, "seed": seed, "cases": [case.id for case in CASES]}
-    kept = _read(file)
-    runs = [Run(**run) for run in kept["runs"]] if kept.get("identity") == identity else []
-    tree = Tree("this tree", Path(__file__).parents[2], Path(sys.executable), cache_root() / "gate" / "study")
-    settings = Settings(threads=1, specs=SPECS, timeout_s=120)
-    bar = tqdm(total=count, initial=len(runs), desc="runs", disable=not sys.stderr.isatty())
-    while len(runs) < count:
-        comparison = Comparison(
-            (tree, tree), settings, CASES, budget_s=budget_s, seed=seed + len(runs), say=lambda _: None
-        )
-        foreign = comparison.record()
-        progress = comparison.progress
-        unmeasured = [found.unmeasured.note for found in progress.values() if found.unmeasured is not None]
-        if unmeasured:
-            raise SpeedproofError(f"the study's functions cannot be measured here: {unmeasured[0]}")
-        if foreign > quiet.BUSY:
-            raise SpeedproofError(
-                f"other processes took {foreign:.0%} of the core that was measured on: stop them and start the study "
-                f"again, which goes on after {len(runs)} runs"
-            )
-        blocks = {name: found.generations for name, found in progress.items()}
-        runs.append(Run(blocks, {name: found.visits_s for name, found in progress.items()}, comparison.starts_s))
-        save_json(file, {"identity": identity, "runs": [asdict(run) for run in runs]})
-        bar.update()
-    return runs[:count]
-
-
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, identity: dict[str, Any]) -> list[Run]:
+    """The runs of an earlier study. Raises SpeedproofError where they are of another one."""
+    if not file.exists():
+        return []
     try:
-        content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise SpeedproofError(f"--runs-file {file} cannot be read ({error}): give another, or remove it") from error
-    return content
+        content = json.loads(file.read_text())
+        kept, runs = content["identity"], [Run(**run) for run in content["runs"]]
+        replayed(runs[0].samples() if runs else {})
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise SpeedproofError(
+            f"--runs-file {file}: these are no runs of a study; give another, or remove it"
+        ) from error
+    if kept != identity:
+        other = ", ".join(name for name in identity if kept.get(name) != identity[name])
+        raise SpeedproofError(f"--runs-file {file}: its runs differ in {other}; give another, or remove it")
+    return runs
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -217,9 +165,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench_tests.gate study", description="False alarms and detection of the gate on this machine."
     )
     add = parser.add_argument
-    add("--runs", type=int, default=40, metavar="N", help="gates to record, about two minutes each (40)")
-    add("--budget", type=float, default=15.0, metavar="SECONDS", help="of measuring a case (15)")
+    add("--runs", type=int, default=40, metavar="N", help="gates to record, about 90 s each (40)")
+    add("--budget", type=float, default=10.0, metavar="SECONDS", help="of measuring a case (10)")
     add("--seed", type=int, default=0, metavar="N", help="of the order of blocks (0)")
+    add("--neighbour", action="store_true", help="with another process that takes one core all the time")
     add("--runs-file", type=Path, default=Path("gate_study.json"), metavar="FILE",
         help="where runs are kept, and gone on from (gate_study.json)")  # fmt: skip
     add("--picture", type=Path, default=Path("gate_study.png"), metavar="FILE", help="(gate_study.png)")
@@ -233,11 +182,13 @@ def main(arguments: Sequence[str]) -> int:
     def body() -> None:
         if options.runs < 1 or options.seed < 0 or not 0 < options.budget < float("inf"):
             raise SpeedproofError("--runs, --budget and --seed: expected at least 1, more than 0 and at least 0")
+        check_save_path(options.runs_file, "--runs-file", "runs.json")
+        check_save_path(options.picture, "--picture", "study.png")
         check_writable()
         with quiet.alone():
-            runs = record(options.runs, options.budget, options.seed, options.runs_file)
+            runs = record(options.runs, options.budget, options.seed, options.runs_file, beside=options.neighbour)
         print(table(runs, options.seed))
         picture(runs, options.picture)
         print(f"{options.picture}: written")
 
-    return command.run(body)
+    return run_command(body, "interrupted: the same command goes on after the last whole run")

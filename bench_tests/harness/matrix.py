@@ -225,9 +225,9 @@ def _number(option: str, text: str, smallest: int = 1) -> int:
 
 def _seconds(option: str, text: str) -> float:
     try:
-        seconds = float(text)
+        seconds = float(text.removesuffix("s"))
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise SpeedproofError(f"{option} {text}: expected seconds, more than 0")
+        raise SpeedproofError(f"{option} {text}: expected seconds above 0, such as 15 or 15s")
     return seconds

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench_tests.harness import machine, peaks, theory
 from bench_tests.harness.fingerprint import Fingerprint
+from models.weights import save_json
 from models.workload import Tensors
 from optim.backends.cache import cache_root, check_writable
 
@@ -69,7 +68,7 @@ def ceiling(fingerprint: Fingerprint, precision: str, device: str, remeasure: bo
         cores = min(fingerprint.threads, machine.physical_cores(fingerprint.affinity))
         theoretical, how = theory.cpu_gflops(machine.cpu_info(), precision, cores, theory.maximum_mhz())
     measured = Ceiling(precision, fingerprint.threads, peak, copy, theoretical, how)
-    _write(file, measured)
+    save_json(file, asdict(measured))
     return measured
 
 
@@ -106,12 +105,3 @@ def _read(file: Path, precision: str) -> Ceiling | None:
     except (OSError, ValueError, TypeError):
         return None
     return kept if usable else None
-
-
-def _write(file: Path, measured: Ceiling) -> None:
-    """Whole or not at all: written beside its place and renamed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(prefix=".", suffix=".json", dir=file.parent)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(asdict(measured), stream, indent=1)
-    Path(scratch).replace(file)

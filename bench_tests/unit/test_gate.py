@@ -1,5 +1,6 @@
 """Base against head as a user runs it: two versions of some toys in a repository of their own, real processes."""
 
+import contextlib
 import os
 import selectors
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 from bench_tests.gate import quiet
 from bench_tests.gate.__main__ import main
+from bench_tests.gate.study import neighbour
 from bench_tests.gate.trees import both_trees
 from models.errors import SpeedproofError
 
@@ -223,21 +225,17 @@ def test_two_gates_wait_for_each_other(tmp_path):
 def test_a_neighbour_is_seen():
     cpus = os.sched_getaffinity(0)
     watch = quiet.Watch(cpus, len(cpus))
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in cpus]
-    try:
-        time.sleep(0.7)
+    with contextlib.ExitStack() as stack:
+        for _ in cpus:
+            stack.enter_context(neighbour())
+        time.sleep(1)
         assert watch.foreign_share() > quiet.BUSY
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
 
 
 def test_own_processes_are_no_neighbours():
     cpus = os.sched_getaffinity(0)
     watch = quiet.Watch(cpus, len(cpus))
     own = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in cpus]
-    watch.own([process.pid for process in own])
     try:
         time.sleep(0.7)
         assert watch.foreign_share() < 0.5  # the rest of the machine may be at work too
@@ -245,3 +243,4 @@ def test_own_processes_are_no_neighbours():
         for process in own:
             process.kill()
             process.wait()
+    assert watch.foreign_share() < 0.5  # nor what they did before they ended

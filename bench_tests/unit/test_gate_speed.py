@@ -1,13 +1,18 @@
 """The statistics of base against head: laws, and how often they err on made-up samples."""
 
+import subprocess
+import sys
+
 import numpy as np
+import pyperf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from bench_tests.gate import rates
+from bench_tests.gate.rates import Run, replayed
 from bench_tests.gate.speed import LEVEL, MARGIN, effect, holm, judge, sample
-from bench_tests.gate.study import replayed
 
 MIRROR = {"slower": "faster", "faster": "slower", "same": "same", "unstable": "unstable"}
 SAMPLES = st.lists(st.floats(-0.3, 0.3), min_size=3, max_size=24)
@@ -122,3 +127,70 @@ def test_how_often_it_errs_on_the_spreads_of_the_noise_study(bias, slowdown, fou
 def test_the_margin_is_that_of_the_documentation():
     assert word([MARGIN * 0.9] * 6) != "slower"
     assert word([MARGIN * 1.2] * 6) == "slower"
+
+
+def processes(effect: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(6, 40) seconds of a call of base and head: six processes a side that differ by 0.5 %, blocks by 1 %."""
+    dice = np.random.default_rng(seed)
+    base, head = 1e-3 * np.exp(dice.normal(0, 0.005, (2, 6, 1)) + dice.normal(0, 0.01, (2, 6, 40)))
+    return base, head * (1 + effect)
+
+
+@pytest.mark.parametrize(("effect_", "expected"), [(-0.1, "faster"), (0.0, "same"), (0.05, "slower"), (0.1, "slower")])
+def test_pyperf_and_the_u_test_agree_on_the_same_times(effect_, expected, tmp_path):
+    base, head = processes(effect_, seed=3)
+    samples = [sample(before, after) for before, after in zip(base, head, strict=True)]
+    assert word(samples) == expected
+
+    for name, times in (("base", base), ("head", head)):
+        runs = [pyperf.Run(list(row), metadata={"name": "toy"}, collect_metadata=False) for row in times]
+        pyperf.Benchmark(runs).dump(str(tmp_path / f"{name}.json"))
+    command = [sys.executable, "-m", "pyperf", "compare_to", "base.json", "head.json"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert ("not significant" if expected == "same" else f"x {expected}") in said, said
+
+    # google/benchmark's compare.py: two-sided, on the repetitions.
+    p = stats.mannwhitneyu(np.median(base, 1), np.median(head, 1)).pvalue
+    assert (p < 0.05) == (expected != "same")
+
+
+def recorded(samples: dict[str, list[float]]) -> Run:
+    """A run whose pairs of instances say these logarithms, one a generation."""
+    blocks = {
+        case: [[{"base": [1e-3] * 8, "head": [1e-3 * float(np.exp(value))] * 8}] for value in values]
+        for case, values in samples.items()
+    }
+    return Run(blocks, {case: [2.0] * len(values) for case, values in samples.items()}, [1.0] * 6, lost_s=0.5)
+
+
+def test_a_recorded_run_says_what_was_put_into_it():
+    run = recorded({"still": [0.001, -0.001, 0.0, 0.001, 0.0, -0.001], "wild": [0.1, -0.1, 0.05, -0.05, 0.1, -0.1]})
+    words, taken = replayed(run.samples())
+    assert words == {"still": "same", "wild": "unstable"}
+    assert taken == {"still": 3, "wild": 6}
+    assert run.early_s() == pytest.approx(3 * 2.0 + 6 * 2.0 + 6 * 1.0 + 0.5)
+    assert replayed(rates.slowed(run.samples(), "still", 0.05))[0]["still"] == "slower"
+
+
+def test_generations_that_were_not_counted_leave_a_case_undecided():
+    run = recorded({"one": [0.0, 0.0], "other": [0.0, 0.0]})
+    assert set(replayed(run.samples())[0].values()) == {"unstable"}
+
+
+def test_the_gate_beside_it_alarms_where_processes_differ():
+    steady, jumping = recorded({"case": [0.0] * 6}), recorded({"case": [0.0] * 6})
+    for index, generation in enumerate(jumping.blocks["case"]):
+        generation[0]["base"] = [1e-3 * (1.2 if index % 2 else 1.0)] * 8
+    assert rates.plain_alarms([steady], "mean").happened == 0
+    assert rates.plain_alarms([steady], "mean", "case", 0.06).happened == 5
+    assert rates.plain_alarms([jumping], "mean") == rates.Rate(3, 5)
+    assert rates.u_test_alarms([steady]).happened == 0
+    assert rates.u_test_alarms([steady], "case", 0.01).happened == 1
+
+
+def test_runs_drawn_anew_keep_the_cases_of_a_pair_together():
+    run = recorded({"one": [0.0, 0.01, 0.02, 0.03, 0.04, 0.05], "other": [0.0, 0.01, 0.02, 0.03, 0.04, 0.05]})
+    made = rates.drawn([run.samples()], 20, seed=0)
+    assert len(made) == 20
+    assert all(new["one"] == new["other"] for new in made)
+    assert len({str(new["one"]) for new in made}) > 10
