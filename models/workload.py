@@ -105,10 +105,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class DataChoice:
-    """Which data set a registered workload is built on: a known name, or ``folder`` with its directory."""
+    """Which data set a registered workload is built on: a known name, or ``folder`` with its directory.
+
+    Speech has a ``directory`` too, where it is not in the usual place, and the ``keyword`` that is to be spotted.
+    """
 
     name: str = "digits"
     directory: Path | None = None
+    keyword: str = ""
 
     @property
     def label(self) -> str:
