@@ -19,7 +19,7 @@ from bench_tests.gate import hooks
 from bench_tests.harness import history, table
 from bench_tests.harness.case import Case
 from bench_tests.harness.expectations import read_expectations
-from bench_tests.harness.matrix import Matrix, add_options, cases, methods_asked, read_options
+from bench_tests.harness.matrix import EXPERIMENTS, Matrix, add_options, cases, experiments, read_options
 from bench_tests.harness.record import Journal, Record
 from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
@@ -58,9 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Collect the experiment that was asked for: methods where a recipe is named, else the original models."""
-    other = "test_inference.py" if methods_asked(config.option) else "test_methods.py"
-    return True if collection_path.name == other else None
+    """Collect the experiment that was asked for, see `experiments`; files named on the command line are not asked."""
+    others = EXPERIMENTS.keys() - experiments(config.option)
+    return True if collection_path.name in others else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -68,7 +68,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
     rows = []
+    own = EXPERIMENTS.get(metafunc.definition.path.name, ())
     for case, reason in cases(metafunc.config.stash[MATRIX]):
+        if own and case.workload not in own:
+            continue
         marks = [pytest.mark.skip(reason=f"{case.backend} {case.precision}: {reason}")] if reason else []
         rows.append(pytest.param(*(getattr(case, name) for name in hooks.PARAMETERS), id=case.id, marks=marks))
     metafunc.parametrize(hooks.PARAMETERS, rows)
@@ -86,8 +89,8 @@ def case(
     threads: int,
 ) -> Case:
     """The case that a test's parameters name."""
-    data = request.config.stash[SESSION].workload(workload).data_name
-    return Case(workload, data, backend, precision, size, batch, threads, recipe)
+    cell = {"backend": backend, "precision": precision, "size": size, "batch": batch, "threads": threads}
+    return request.config.stash[SESSION].case(workload, recipe=recipe, **cell)
 
 
 @pytest.fixture
@@ -97,9 +100,7 @@ def session(request: pytest.FixtureRequest) -> Session:
 
 
 @pytest.fixture
-def measure(
-    request: pytest.FixtureRequest, benchmark: Any, session: Session
-) -> Iterator[Callable[[Case], Record | None]]:
+def measure(request: pytest.FixtureRequest, benchmark: Any, session: Session) -> Iterator[Callable[..., Record | None]]:
     """Measure a case and keep its record; one that fails its checks fails the test and enters no history."""
     yield history.measurer(benchmark, session, request.config.stash[JOURNAL])
     benchmark.skipped = True  # a case without a number: pytest-benchmark would warn that it was not used

@@ -32,6 +32,15 @@ def best_weights_path(workload: str, size: int, data: str, folder: Path = WEIGHT
     return folder / f"best_{workload}_{size}{suffix}.pth"
 
 
+def spotter_path(workload: str, data: str, folder: Path = WEIGHTS_DIR) -> Path:
+    """``weights/kws/speech_happy_baseline.pt`` of ``kws``; ``speech_happy_gru16.pt`` of its student ``kws_gru16``.
+
+    ``kws_waveform`` has the weights of ``kws``.
+    """
+    sizes = workload.removeprefix("kws").removeprefix("_waveform").lstrip("_")
+    return folder / "kws" / f"{data}_{sizes or 'baseline'}.pt"
+
+
 def find_weights(workload: str, size: int, data: str) -> tuple[Path | None, bool]:
     """The trained weights for a size, else those of 224 px, else of the nearest size; and whether they are its own."""
     own = best_weights_path(workload, size, data)

@@ -30,6 +30,7 @@ class Quality:
 
     ``outcomes`` is float64, one value an example (for accuracy 1 is right and 0 is wrong), ``answers`` is int64, what
     the model said for each example (the class it chose), by which two models are compared for agreement.
+    ``interval`` holds the value in 95 %, where it is known and no share of right answers.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Quality:
     higher_is_better: bool
     outcomes: np.ndarray
     answers: np.ndarray
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Workload:
     - ``weights(size)``: which weights to build it with where the user names none.
     - ``tolerated_drop``: by how much the first quality may fall below the original's, in its own unit.
     - ``spec``: how it is loaded again, ``pkg.module:OBJECT``; set by `load_workload`, empty for registered ones.
+    - ``size_unit``: what sizes are counted in: px, or ms of audio.
     - ``data_name``: the data set's name, ``none`` where there is none, or one that says ``synthetic``.
     """
 
@@ -96,11 +99,12 @@ class Workload:
     tolerated_drop: float = 0.01
     data_name: str = "none"
     spec: str = ""
+    size_unit: str = "px"
 
     def check_size(self, size: int) -> None:
         """Raise SpeedproofError for a size below the smallest."""
         if size < self.smallest_size:
-            raise SpeedproofError(f"--size {size}: {self.name} needs at least {self.smallest_size} px")
+            raise SpeedproofError(f"--size {size}: {self.name} needs at least {self.smallest_size} {self.size_unit}")
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,31 @@ _MODULES: Mapping[str, str] = {
     "resnet18": "models.resnet",
     "resnet50": "models.resnet",
     "efficientnet_lite0": "models.efficientnet",
+    "kws": "models.kws",
+    "kws_waveform": "models.kws",
+    "kws_streaming": "models.kws",
 }
 
 
 def workload_names() -> tuple[str, ...]:
     """The names of the registered workloads."""
     return tuple(_MODULES)
+
+
+def known_workload(spec: str) -> bool:
+    """Whether `load_workload` takes it for a workload's name, or for an object of a user's own."""
+    return ":" in spec or _maker(spec) is not None
+
+
+def _maker(spec: str) -> Callable[[DataChoice], Workload] | None:
+    """What makes the workload of a name: registered, or a student's, which are made on demand; None if neither."""
+    if spec in _MODULES:
+        maker: Callable[[DataChoice], Workload] = importlib.import_module(_MODULES[spec]).WORKLOADS[spec]
+        return maker
+    if spec.startswith("kws_"):
+        student: Callable[[DataChoice], Workload] | None = importlib.import_module("models.students").student(spec)
+        return student
+    return None
 
 
 def load_workload(spec: str, data: DataChoice | None = None) -> Workload:
@@ -143,12 +166,12 @@ def load_workload(spec: str, data: DataChoice | None = None) -> Workload:
     if ":" in spec:
         own: Workload = load_object(spec, Workload, "--workload")
         return replace(own, spec=spec)
-    if spec not in _MODULES:
+    maker = _maker(spec)
+    if maker is None:
         raise SpeedproofError(
             f"unknown workload {spec!r}: expected one of {', '.join(_MODULES)}, or pkg.module:OBJECT for your own"
         )
-    workload: Workload = importlib.import_module(_MODULES[spec]).WORKLOADS[spec](data or DataChoice())
-    return workload
+    return maker(data or DataChoice())
 
 
 def load_object(spec: str, kind: type, option: str) -> Any:

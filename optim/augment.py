@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from models.data.images import MEAN, STD, centre_edge
 
 
-def draw(count: int, seed: int, view: int) -> Tensor:
-    """The dice of one view of each of ``count`` images: float32 (5, count) in 0..1, the same for the same arguments."""
-    return torch.rand(5, count, generator=torch.Generator().manual_seed((seed * 10_007 + view) % 2**63))
+def draw(count: int, seed: int, view: int, dice: int = 5) -> Tensor:
+    """The dice of one view of each of ``count`` examples: float32 (dice, count) in 0..1, equal for equal arguments."""
+    return torch.rand(dice, count, generator=torch.Generator().manual_seed((seed * 10_007 + view) % 2**63))
 
 
 def random_views(images: Tensor, size: int, dice: Tensor, *, mirror: bool, smallest_area: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -15,30 +16,35 @@ from torch import nn
 from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
 from models.weights import check_writable, read_checkpoint
-from models.workload import DataChoice, Workload, load_workload, workload_names
+from models.workload import DataChoice, Workload, known_workload, load_workload, workload_names
 from optim.backends.base import QUANTIZATION
+from optim.kinds import kind_of
+from optim.schedule import DIGITS, SPEECH
+from optim.speech import SpeechData
 
-# Eight-pixel digits are learned in a few epochs; a smaller start keeps them under three minutes on two cores.
-DIGITS = {"epochs": 7, "start_share": 0.15, "smallest_area": 0.7, "lr": 0.04}
+_IMAGES_ONLY = {"start_share", "end_share", "teacher_size", "unlabeled"}
 
 # What the options of a training schedule, fields of `TrainConfig`, are for.
 SCHEDULE_USAGES = {
-    "epochs": "passes over the images (digits: 7)",
-    "batch_size": "images a step",
-    "lr": "peak learning rate (digits: 0.04)",
-    "patience": "epochs without a better validation accuracy before it stops",
-    "start_share": "resolution of the first epoch, as a share of the size (digits: 0.15)",
-    "end_share": "resolution of the last epochs, as a share of the size",
-    "seed": "of the order and the views of the images",
+    "epochs": "passes over the data (digits: 7)",
+    "batch_size": "examples a step (speech: 128)",
+    "lr": "peak learning rate (digits: 0.04, speech: 0.0003)",
+    "optimizer": "sgd or adam (speech: adam)",
+    "clip_norm": "largest norm of the gradient, 0: any (speech: 5)",
+    "patience": "epochs without a better score on validation before it stops (speech: 20)",
+    "start_share": "images: resolution of the first epoch, as a share of the size (digits: 0.15)",
+    "end_share": "images: resolution of the last epochs, as a share of the size",
+    "seed": "of the order and the views of the examples",
     "precision": "of the forward pass: auto, fp32 or bf16",
 }
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Declare which images, how large, and what to compute on."""
+    """Declare which data, and what to compute on."""
     add, usual = parser.add_argument, "cuda" if torch.cuda.is_available() else "cpu"
-    add("--data", choices=DATA_NAMES, help="data set (digits, or folder where --data-dir is given)")
-    add("--data-dir", type=Path, metavar="DIR", help="folder of images by class, with train and val or without")
+    add("--data", choices=DATA_NAMES, help="data set of images (digits, or folder where --data-dir is given)")
+    add("--data-dir", type=Path, metavar="DIR", help="images by class, with train and val or without; or clips by word")
+    add("--keyword", metavar="WORD", help="speech: the word that is to be spotted (sheila)")
     add("--device", choices=("cpu", "cuda"), default=usual, help="where to compute (here: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (all usable cores)")
 
@@ -67,12 +73,40 @@ def data_choice(options: argparse.Namespace) -> DataChoice:
     if options.data == "digits" and options.data_dir:
         raise SpeedproofError("--data-dir goes with --data folder or imagenette: digits come with scikit-learn")
     name = options.data or ("digits" if not options.data_dir else _kind_of(options.data_dir))
-    return DataChoice(name, options.data_dir)
+    return DataChoice(name, options.data_dir, options.keyword or "")
 
 
 def _kind_of(folder: Path) -> str:
     """Imagenette's own folder is known by its name, so that its weights are found again."""
     return "imagenette" if folder.name.startswith("imagenette2") else "folder"
+
+
+def usual_size(workload: Workload) -> int:
+    """The size that is meant where none is given: 224 px where the workload has it, else its first."""
+    return 224 if 224 in workload.sizes else workload.sizes[0]
+
+
+def chosen_size(size: int | None, workload: Workload) -> int:
+    """The size that was given, else the usual one."""
+    return usual_size(workload) if size is None else size
+
+
+def usual_schedule(workload: Workload, size: int) -> Mapping[str, Any]:
+    """The fields of `TrainConfig` for which a workload's data want another value than its default."""
+    if workload.data_name == "digits":
+        return DIGITS
+    return SPEECH if kind_of(workload, size) is SpeechData else {}
+
+
+def schedule(options: argparse.Namespace, names: Mapping[str, str], workload: Workload, size: int) -> dict[str, Any]:
+    """The named fields of a schedule: what the command line set, else what the workload's data want.
+
+    Raises SpeedproofError for options that such data have no use for.
+    """
+    found = given(options, names)
+    for name in _IMAGES_ONLY & found.keys() if kind_of(workload, size) is SpeechData else ():
+        raise SpeedproofError(f"--{name.replace('_', '-')} goes with images; {workload.name} is about speech")
+    return {**usual_schedule(workload, size), **found}
 
 
 def use_machine(options: argparse.Namespace) -> None:
@@ -86,15 +120,17 @@ def use_machine(options: argparse.Namespace) -> None:
 
 
 def load_model(
-    spec: str, data: DataChoice, size: int, option: str, *, fresh: bool = False
+    spec: str, data: DataChoice, size: int | None, option: str, *, fresh: bool = False
 ) -> tuple[nn.Module, Workload]:
     """The model that a weights file or a workload's name stands for, in eval mode, and its workload.
 
+    ``size`` is what it is built for, None: the workload's usual one.
     A file says its workload itself; one of others is matched with the registered workloads by its tensors' names. A
     name stands for its best trained weights or, when ``fresh``, for the model as its author makes it.
     """
-    if spec in workload_names() or ":" in spec:
+    if known_workload(spec):
         workload = load_workload(spec, data)
+        size = chosen_size(size, workload)
         return workload.build(size, None if fresh else workload.weights(size).path), workload
     path = Path(spec)
     if not path.exists():
@@ -111,6 +147,7 @@ def load_model(
             f"give pkg.module:OBJECT"
         )
     workload = load_workload(named, data)
+    size = chosen_size(size, workload)
     if QUANTIZATION in meta:
         from optim.quantize import rebuild
 
@@ -118,8 +155,11 @@ def load_model(
     return workload.build(size, path), workload
 
 
-def _fits(name: str, data: DataChoice, size: int, state: Mapping[str, object]) -> bool:
-    own = load_workload(name, data).build(size, None).state_dict()
+def _fits(name: str, data: DataChoice, size: int | None, state: Mapping[str, object]) -> bool:
+    own: Mapping[str, object] = {}
+    with contextlib.suppress(SpeedproofError):  # its data are not on this machine
+        workload = load_workload(name, data)
+        own = workload.build(chosen_size(size, workload), None).state_dict()
     return {key for key in own if "num_batches" not in key} == {key for key in state if "num_batches" not in key}
 
 

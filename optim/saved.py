@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from models.crnn import Crnn
 from models.weights import load_into, read_checkpoint, save_checkpoint
 from models.workload import Workload
 from optim.backends.base import QUANTIZATION, is_quantized
@@ -32,8 +34,13 @@ def save_model(path: Path, model: nn.Module, workload: Workload, size: int, meta
         state = model.state_dict()
         whole = {name: tensor.shape for name, tensor in workload.build(size, None).state_dict().items()}
         removed = any(whole.get(name, tensor.shape) != tensor.shape for name, tensor in state.items())
-        own = {"workload": workload.spec or workload.name, "channels_removed": removed}
+        own = {"workload": workload.spec or workload.name, "channels_removed": removed, **sizes_of(model)}
         save_checkpoint(path, {"state_dict": state, "meta": {**own, **meta}})
+
+
+def sizes_of(model: nn.Module) -> dict[str, Any]:
+    """What a checkpoint says of a model whose class comes in many sizes, so that it is built in its own."""
+    return {"crnn": asdict(model.config)} if isinstance(model, Crnn) else {}
 
 
 def load_saved(path: Path, architecture: nn.Module, workload: Workload) -> nn.Module:

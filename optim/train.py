@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,24 @@ from models.weights import (
     read_checkpoint,
     save_checkpoint,
     save_json,
+    spotter_path,
 )
 from models.workload import Workload, load_workload, workload_names
-from optim.command import DIGITS, SCHEDULE_USAGES, add_data_options, add_fields, data_choice, given, run, use_machine
-from optim.epoch import TrainConfig
-from optim.fit import accuracy_on_test, best_epoch, cross_entropy, fit, image_splits, load_data, weights_digest
+from optim.command import (
+    SCHEDULE_USAGES,
+    add_data_options,
+    add_fields,
+    data_choice,
+    run,
+    schedule,
+    use_machine,
+    usual_size,
+)
+from optim.fit import best_epoch, cross_entropy, fit, weights_digest
+from optim.kinds import kind_of, load_data, score_on_test, splits_of
+from optim.saved import sizes_of
+from optim.schedule import TrainConfig, described
+from optim.speech import SpeechData
 
 FINE_TUNE = {"epochs": 3, "start_share": 1.0, "warmup_epochs": 0.3}
 
@@ -49,10 +62,10 @@ def train(
     device: str = "cpu",
     origin: str = "as built",
 ) -> dict[str, Any]:
-    """Train ``model`` in place at ``size`` px, write the best weights to ``path`` and return the training history.
+    """Train ``model`` in place at ``size``, write the best weights to ``path`` and return the training history.
 
     A finished run of the same configuration is not repeated; an interrupted one goes on after its last whole epoch.
-    Raises SpeedproofError where the workload has no image data or the weights cannot be written.
+    Raises SpeedproofError where the workload has no data to train on or the weights cannot be written.
     """
     config.check()
     history_path = path.with_suffix(".json")
@@ -61,24 +74,26 @@ def train(
         "data": workload.data_name,
         "size": size,
         "origin": origin,
-        **asdict(config),
+        **described(config),
     }
-    training = image_splits(workload, size)["train"]
-    # What else decides the result: the same command over other images or from other weights is another run.
-    facts = {"classes": training.classes, "train_images": len(training), "start": weights_digest(model)}
+    training, kind = splits_of(workload, size)["train"], kind_of(workload, size)
+    score, classes = kind.score, kind.classes_of(training)
+    # What else decides the result: the same command over other examples or from other weights is another run.
+    facts = {"classes": classes, f"train_{score.examples}": len(training), "start": weights_digest(model)}
     begun = _meta(path)
     begun_so = begun.get("config") == description and all(begun.get(key, fact) == fact for key, fact in facts.items())
     history = _read_json(history_path)
     if begun_so and history.get("complete") and history.get("config") == description:
-        print(f"{path} is trained already: top-1 {history['test_top1']:.1%} on the test images", flush=True)
+        said = score.said(history[f"test_{score.key}"])
+        print(f"{path} is trained already: {said} on the test {score.examples}", flush=True)
         load_into(model, path)
         return history
 
     model.to(device)
 
-    def keep(epoch: int, top1: float) -> None:
-        made = {"workload": workload.spec or workload.name, "config": description, **facts}
-        meta = {**made, "epoch": epoch + 1, "validation_top1": top1}
+    def keep(epoch: int, validation: float) -> None:
+        made = {"workload": workload.spec or workload.name, "config": description, **facts, **sizes_of(model)}
+        meta = {**made, "epoch": epoch + 1, f"validation_{score.key}": validation}
         history_path.unlink(missing_ok=True)  # it tells of the weights that are replaced now
         save_checkpoint(path, {"state_dict": model.state_dict(), "meta": meta})
 
@@ -88,12 +103,15 @@ def train(
         identity={"config": description, **facts}, smallest_size=workload.smallest_size, resume_path=resume_path,
         on_best=keep,
     )  # fmt: skip
-    keep(best_epoch(found), found["best_validation_top1"])  # the file may have been lost while the run was interrupted
-    top1, examples = accuracy_on_test(model, workload, size, config.precision)
-    history = {"config": description, **found, "complete": True, "test_top1": top1, "test_examples": examples}
+    # The file may have been lost while the run was interrupted.
+    keep(best_epoch(found, score.key), found[f"best_validation_{score.key}"])
+    tested, examples = score_on_test(model, workload, size, config.precision)
+    history = {
+        "config": description, **found, "complete": True, f"test_{score.key}": tested, "test_examples": examples
+    }  # fmt: skip
     save_json(history_path, history)
     resume_path.unlink(missing_ok=True)
-    print(f"{path}: top-1 {top1:.1%} on {examples} test images", flush=True)
+    print(f"{path}: {score.said(tested)} on {examples} test {score.examples}", flush=True)
     return history
 
 
@@ -113,22 +131,41 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def trained_path(workload: Workload, size: int, folder: Path) -> Path:
+    """Where the best weights of a workload are kept. Raises SpeedproofError where it has no data to train on."""
+    if kind_of(workload, size) is SpeechData:
+        return spotter_path(workload.name, workload.data_name, folder)
+    return best_weights_path(workload.name, size, workload.data_name, folder)
+
+
 def train_sizes(
     workload: Workload, sizes: Sequence[int], config: TrainConfig, fine_tune: TrainConfig,
     *, out: Path, init: Path | None, device: str,
 ) -> None:  # fmt: skip
-    """Train the first size, then fine-tune its weights to each of the others."""
+    """Train the first size, then fine-tune its weights to each of the others.
+
+    Raises SpeedproofError for several lengths of speech, whose weights serve all of them.
+    """
     config.check()
     for size in sizes:
         workload.check_size(size)
-    first = best_weights_path(workload.name, sizes[0], workload.data_name, out)
+    first = trained_path(workload, sizes[0], out)
+    if len(set(sizes)) > 1 and kind_of(workload, sizes[0]) is SpeechData:
+        raise SpeedproofError(f"--size {' '.join(map(str, sizes))}: {workload.name} is trained on clips of one length")
     check_writable(out)
     for size in sizes:
         start = init if size == sizes[0] else first
         model = workload.build(size, start)
         origin = "as built" if start is None else start.name
-        path = best_weights_path(workload.name, size, workload.data_name, out)
-        train(model, workload, size, config if size == sizes[0] else fine_tune, path, device=device, origin=origin)
+        train(
+            model,
+            workload,
+            size,
+            config if size == sizes[0] else fine_tune,
+            trained_path(workload, size, out),
+            device=device,
+            origin=origin,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,8 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     known = ", ".join(workload_names())
     add("--workload", required=True, metavar="NAME", help=f"one of {known}, or pkg.module:OBJECT for your own")
     add(
-        "--size", type=int, nargs="+", default=[224], metavar="PX", help="image sizes; the first is trained first (224)"
-    )
+        "--size", type=int, nargs="+", metavar="N",
+        help="px of images, ms of speech; the first is trained first (224, or the workload's first size)",
+    )  # fmt: skip
     add_data_options(parser)
     add("--out", type=Path, metavar="DIR", default=WEIGHTS_DIR, help="folder of the weights and histories (weights)")
     add("--init", type=Path, metavar="FILE", help="weights to start from instead of a random initialisation")
@@ -158,11 +196,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.fine_tune_epochs < 1:
             raise SpeedproofError(f"--fine-tune-epochs {options.fine_tune_epochs}: expected at least 1")
         workload = load_workload(options.workload, data_choice(options))
-        defaults: dict[str, Any] = DIGITS if workload.data_name == "digits" else {}
-        config = TrainConfig(**(defaults | given(options, SCHEDULE_USAGES)))
+        sizes = options.size or [usual_size(workload)]
+        config = TrainConfig(**schedule(options, SCHEDULE_USAGES, workload, sizes[0]))
         fine_tuning: dict[str, Any] = FINE_TUNE | {"epochs": options.fine_tune_epochs, "lr": config.lr / 5}
         train_sizes(
-            workload, options.size, config, replace(config, **fine_tuning), out=options.out, init=options.init,
+            workload, sizes, config, replace(config, **fine_tuning), out=options.out, init=options.init,
             device=options.device,
         )  # fmt: skip
 

@@ -27,9 +27,11 @@ from bench_tests.harness.case import Case, Settings
 from bench_tests.harness.expectations import expectation
 from bench_tests.harness.timing import SMALL_S, block_calls
 
-GENERATIONS = 6  # pairs of processes at most
-_SMALL_INSTANCES = 4  # of a function below 100 us, in each generation
-_FEWEST_BLOCKS = 8  # of a pair of instances
+# Pairs of processes at most, among which the budget of a case is divided. Between two processes the times of a function
+# below 100 us differ by 2 to 3 % and those of a larger one by 0.2 to 1 %, whatever is done within them: four instances
+# built in one process agree within 1 to 2 %. So it is processes that the small ones need, each for a short time.
+GENERATIONS, SMALL_GENERATIONS = 6, 16
+_FEWEST_BLOCKS = 8  # of a pair of processes
 _MOST_BLOCKS = 60  # more repeat the bias of the pair
 
 Times = dict[str, list[float]]  # seconds of a call, one a block, of ``base`` and ``head``
@@ -40,20 +42,26 @@ class Progress:
     """What is known of a case so far."""
 
     case: Case
-    generations: list[list[Times]] = field(default_factory=list)  # the blocks of each pair of instances
-    spent_s: float = 0.0  # in blocks
+    generations: list[Times] = field(default_factory=list)  # the blocks of each pair of processes
+    attempts: int = 0  # generations, those included that others disturbed
+    small: bool = False
     visits_s: list[float] = field(default_factory=list)  # of each generation, building included
     others: list[Verdict] = field(default_factory=list)  # of all but time
     unmeasured: Verdict | None = None  # why there is no time
 
     @property
     def samples(self) -> list[float]:
-        """What each pair of instances says."""
-        return [speed.sample(times["base"], times["head"]) for pairs in self.generations for times in pairs]
+        """What each pair of processes says."""
+        return [speed.sample(times["base"], times["head"]) for times in self.generations]
+
+    @property
+    def most(self) -> int:
+        """How many pairs of processes the case may have."""
+        return SMALL_GENERATIONS if self.small else GENERATIONS
 
     def call_s(self, side: str) -> float:
-        """Seconds of a call: the median over pairs of instances of the medians over blocks."""
-        return float(np.median([np.median(times[side]) for pairs in self.generations for times in pairs]))
+        """Seconds of a call: the median over pairs of processes of the medians over blocks."""
+        return float(np.median([np.median(times[side]) for times in self.generations]))
 
     def end(self, word: str, note: str) -> None:
         """Leave the case out from now on."""
@@ -86,24 +94,29 @@ class Comparison:
             name: row.slower_max / 100 for name in self.progress if (row := expectation(name)).slower_max is not None
         }
         busiest = 0.0
-        for generation in range(1, GENERATIONS + 1):
-            left = [progress for name, progress in self.progress.items() if name not in words]
-            left = [progress for progress in left if progress.unmeasured is None]
-            if not left:
-                break
-            busiest = max(busiest, self._generation(left, GENERATIONS - generation + 1))
+        while left := [progress for name, progress in self._left().items() if name not in words]:
+            busiest = max(busiest, self._generation(left))
             samples = {name: progress.samples for name, progress in self.progress.items()}
-            words |= speed.decided(samples, words, margins, last=generation == GENERATIONS)
-            done = len(words) + sum(progress.unmeasured is not None for progress in self.progress.values())
-            self._say(f"{done} of {len(self.progress)} cases decided after {generation} pairs of processes")
+            words |= speed.decided(samples, words, margins, last=self.progress.keys() - self._left().keys())
+            done = sum(name in words or found.unmeasured is not None for name, found in self.progress.items())
+            pairs = max(progress.attempts for progress in self.progress.values())
+            self._say(f"{done} of {len(self.progress)} cases decided after {pairs} pairs of processes")
         return [verdict for name in self.progress for verdict in self._verdicts(name, words.get(name), busiest)]
 
     def record(self) -> None:
         """Measure all cases through all generations, whatever they show."""
-        for index in range(GENERATIONS):
-            self._generation(list(self.progress.values()), GENERATIONS - index)
+        while left := list(self._left().values()):
+            self._generation(left)
 
-    def _generation(self, left: Sequence[Progress], generations_left: int) -> float:
+    def _left(self) -> dict[str, Progress]:
+        """The cases that can still be measured."""
+        return {
+            name: progress
+            for name, progress in self.progress.items()
+            if progress.unmeasured is None and progress.attempts < progress.most
+        }
+
+    def _generation(self, left: Sequence[Progress]) -> float:
         """Measure the cases that are left on one more pair of workers; one that died is replaced for those after it.
 
         Returns the share of the needed cores that others took: what was measured while it was too much is not kept.
@@ -127,7 +140,7 @@ class Comparison:
                 watch, measured = self._watch(), []
                 while waiting and all(worker.alive for worker in pair.values()):
                     progress = waiting.pop(0)
-                    if self._visit(progress, pair, self._share_s(progress, generations_left)):
+                    if self._visit(progress, pair):
                         measured.append(progress)
                 share = watch.foreign_share()
             busiest = max(busiest, share)
@@ -143,9 +156,6 @@ class Comparison:
         cpus = os.sched_getaffinity(0) if self._cpu is None else {self._cpu}
         return quiet.Watch(cpus, min(self._settings.threads, len(cpus)))
 
-    def _share_s(self, progress: Progress, generations_left: int) -> float:
-        return max(0.0, self._budget_s - progress.spent_s) / generations_left
-
     def _verdicts(self, name: str, word: str | None, busiest: float) -> list[Verdict]:
         progress = self.progress[name]
         time_verdict = progress.unmeasured
@@ -159,13 +169,16 @@ class Comparison:
         assert time_verdict is not None
         return [time_verdict, *progress.others]
 
-    def _visit(self, progress: Progress, pair: Mapping[str, Process], share_s: float) -> bool:
-        """One case in one generation: its checks where they were not made yet, then its instances."""
+    def _visit(self, progress: Progress, pair: Mapping[str, Process]) -> bool:
+        """One case in one generation: its checks where they were not made yet, then its blocks."""
+        progress.attempts += 1
         started = time.perf_counter()
         if not progress.generations and not progress.others and not self._check(progress, pair):
             return False
         try:
-            progress.generations.append(self._measure(progress, pair, share_s))
+            call_s = self._build(progress.case, pair)
+            progress.small = call_s < SMALL_S or progress.small
+            progress.generations.append(self._blocks(pair, call_s, self._budget_s / progress.most))
         except _SideError as error:
             progress.end("missing" if error.side == "head" else "unstable", f"{error.side}: {error}")
             return False
@@ -190,19 +203,6 @@ class Comparison:
         else:
             progress.others = _judge_others(progress.case.id, base, head)
         return progress.unmeasured is None
-
-    def _measure(self, progress: Progress, pair: Mapping[str, Process], share_s: float) -> list[Times]:
-        """Instances of both sides, and blocks that alternate between them."""
-        found: list[Times] = []
-        instances = 1
-        while len(found) < instances:
-            call_s = self._build(progress.case, pair)
-            if not found and call_s < SMALL_S:
-                instances = _SMALL_INSTANCES
-            started = time.perf_counter()
-            found.append(self._blocks(pair, call_s, share_s / instances))
-            progress.spent_s += time.perf_counter() - started
-        return found
 
     def _build(self, case: Case, pair: Mapping[str, Process]) -> float:
         sides = list(pair)

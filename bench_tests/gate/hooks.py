@@ -21,7 +21,7 @@ from bench_tests.gate.history import Comparison, Run, compare, stored_run, with_
 from bench_tests.gate.table import add_to_summary, lines, markdown
 from bench_tests.gate.verdict import Verdict
 from bench_tests.harness import history
-from bench_tests.harness.case import ORIGINAL, Case
+from bench_tests.harness.case import ORIGINAL
 from bench_tests.harness.matrix import Matrix, methods_asked
 from bench_tests.harness.record import Journal, Record
 from bench_tests.harness.session import Session
@@ -117,8 +117,7 @@ class Gate:
         for item in items:
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
             if set(PARAMETERS) <= set(parameters):
-                cell = {name: parameters[name] for name in PARAMETERS}
-                found.add(Case(data=self._session.workload(cell["workload"]).data_name, **cell).id)
+                found.add(self._session.case(**{name: parameters[name] for name in PARAMETERS}).id)
         return found
 
     def complete(self, output: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from bench_tests.gate import speed
-from bench_tests.gate.compare import GENERATIONS, Times
+from bench_tests.gate.compare import Times
 from bench_tests.harness.statistics import wilson_interval
 
 # Those of pytest-benchmark.
@@ -19,32 +19,31 @@ STATISTICS: dict[str, Callable[[Sequence[float]], Any]] = {"min": np.min, "mean"
 PLAIN_LIMIT = 0.05  # its usual threshold
 _U_LEVEL = 0.05  # of google/benchmark's compare.py
 
-Samples = Mapping[str, Sequence[Sequence[float]]]  # by case and generation, what each pair of instances says
+Samples = Mapping[str, Sequence[float]]  # by case, what each pair of processes says
 
 
 @dataclass(frozen=True)
 class Run:
     """A recorded run of a gate whose two sides are alike.
 
-    By case and generation, the blocks of each pair of instances; a generation that others disturbed is not among them.
+    By case, the blocks of each pair of processes; one that others disturbed is not among them.
     """
 
-    blocks: dict[str, list[list[Times]]]
-    visits_s: dict[str, list[float]]  # of each generation, building included
+    blocks: dict[str, list[Times]]
+    visits_s: dict[str, list[float]]  # of each pair, building included
     starts_s: list[float]  # of each pair of workers
     lost_s: float  # what was not counted had taken
 
     def samples(self) -> Samples:
-        """What each pair of instances says."""
+        """What each pair of processes says."""
         return {
-            case: [[speed.sample(times["base"], times["head"]) for times in generation] for generation in generations]
-            for case, generations in self.blocks.items()
+            case: [speed.sample(times["base"], times["head"]) for times in pairs] for case, pairs in self.blocks.items()
         }
 
     def early_s(self) -> float:
         """Seconds that the gate would have taken, with its early stops."""
         taken = replayed(self.samples())[1]
-        visits = sum(sum(self.visits_s[case][:generations]) for case, generations in taken.items())
+        visits = sum(sum(self.visits_s[case][:pairs]) for case, pairs in taken.items())
         return visits + sum(self.starts_s[: max(taken.values())]) + self.lost_s
 
 
@@ -73,42 +72,39 @@ def rate(found: Sequence[bool]) -> Rate:
 
 
 def replayed(samples: Samples) -> tuple[dict[str, str], dict[str, int]]:
-    """The words the gate would have given, with its early stops, and after how many generations."""
+    """The words the gate would have given, with its early stops, and after how many pairs of processes."""
     words: dict[str, str] = {}
-    taken = dict.fromkeys(samples, GENERATIONS)
-    for generation in range(1, GENERATIONS + 1):
-        seen = {case: [s for g in found[: min(taken[case], generation)] for s in g] for case, found in samples.items()}
-        new = speed.decided(seen, words, {}, last=generation == GENERATIONS)
+    taken = {case: len(found) for case, found in samples.items()}
+    for pairs in range(1, max(taken.values(), default=0) + 1):
+        seen = {case: found[: min(taken[case], pairs)] for case, found in samples.items()}
+        last = {case for case, found in samples.items() if pairs >= len(found)}
+        new = speed.decided(seen, words, {}, last=last)
         words |= new
-        taken |= dict.fromkeys(new, generation)
+        taken |= dict.fromkeys(new, pairs)
     return {case: words.get(case, "unstable") for case in samples}, taken
 
 
 def slowed(samples: Samples, case: str, slowdown: float) -> Samples:
     """The samples, as if one case's head took longer by a share."""
     added = float(np.log1p(slowdown))
-    return {name: [[s + added * (name == case) for s in g] for g in gs] for name, gs in samples.items()}
+    return {name: [value + added * (name == case) for value in found] for name, found in samples.items()}
 
 
 def drawn(runs: Sequence[Samples], count: int, seed: int) -> list[Samples]:
-    """Runs made of recorded pairs of processes, drawn with replacement: all cases of a pair together."""
+    """Runs made of recorded pairs of processes, drawn with replacement, as many as the longest run has."""
     dice = np.random.default_rng(seed)
-    pairs = [
-        {case: generations[index] for case, generations in run.items()}
-        for run in runs
-        for index in range(min(map(len, run.values())))
-    ]
-    if not pairs:
+    all_of = {case: [value for run in runs for value in run[case]] for case in runs[0]}
+    longest = {case: max(len(run[case]) for run in runs) for case in runs[0]}
+    if not all(all_of.values()):
         return []
-    chosen = (dice.integers(len(pairs), size=GENERATIONS) for _ in range(count))
-    return [{case: [pairs[index][case] for index in row] for case in pairs[0]} for row in chosen]
+    return [{case: dice.choice(found, longest[case]).tolist() for case, found in all_of.items()} for _ in range(count)]
 
 
 def plain_alarms(runs: Sequence[Run], statistic: str, case: str | None = None, slowdown: float = 0.0) -> Rate:
     """What pytest-benchmark's gate says of one process after another: alarms for any case, or for one made slower."""
     value = STATISTICS[statistic]
     processes = [
-        {case: float(value(generations[index][0]["base"])) for case, generations in run.blocks.items()}
+        {case: float(value(pairs[index]["base"])) for case, pairs in run.blocks.items()}
         for run in runs
         for index in range(min(map(len, run.blocks.values())))
     ]
@@ -123,12 +119,10 @@ def plain_alarms(runs: Sequence[Run], statistic: str, case: str | None = None, s
 
 
 def u_test_alarms(runs: Sequence[Run], case: str | None = None, slowdown: float = 0.0) -> Rate:
-    """What google/benchmark's U test says of each run's medians, one an instance: as `plain_alarms`."""
+    """What google/benchmark's U test says of each run's medians, one a process: as `plain_alarms`."""
 
-    def alarm(generations: Sequence[Sequence[Times]]) -> bool:
-        base, head = (
-            [float(np.median(times[side])) for pairs in generations for times in pairs] for side in ("base", "head")
-        )
+    def alarm(pairs: Sequence[Times]) -> bool:
+        base, head = ([float(np.median(times[side])) for times in pairs] for side in ("base", "head"))
         if not base:
             return False
         head = [seconds * (1 + slowdown) for seconds in head]

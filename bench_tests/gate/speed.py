@@ -1,27 +1,27 @@
-"""Base against head in time: what paired blocks of several processes and instances say.
+"""Base against head in time: what paired blocks of several pairs of processes say.
 
-1. A worker of each side is started, pinned to the same core where one thread is asked for; a pair of workers is a
-   generation. Both build the case; below 100 us they build it several times, one after another: instances.
-2. On each pair of instances, blocks of the two sides alternate in random order, both warmed alike. The logarithms of
-   the ratios of neighbouring blocks have one Hodges-Lehmann estimate.
-3. These estimates are the samples, since blocks of one pair of instances repeat where it lies in memory (facts of this
-   field: Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013, whose levels these are; Mytkowicz et
-   al., "Producing wrong data without doing anything obviously wrong", ASPLOS 2009). Their mean has Student's interval;
-   the standard deviation is taken to be at least `_LEAST_SPREAD`, since few samples agree by chance.
+1. A worker of each side is started, pinned to the same core where one thread is asked for, and both build the case.
+2. Blocks of the two sides alternate in random order, both warmed alike. The logarithms of the ratios of neighbouring
+   blocks have one Hodges-Lehmann estimate: what this pair of processes says.
+3. These estimates are the samples, one a pair of processes: where a process lies in memory shifts all its times alike,
+   so that neither more blocks nor more instances within it tell more (Kalibera & Jones, "Rigorous benchmarking in
+   reasonable time", ISMM 2013, whose levels these are; Mytkowicz et al., "Producing wrong data without doing anything
+   obviously wrong", ASPLOS 2009). Their mean has Student's interval; the standard deviation is taken to be at least
+   `_LEAST_SPREAD`, since few samples agree by chance.
 4. A case is slower where the mean is beyond the margin **and** Student's test, one-sided, rejects "not slower" at 1 %
    after Holm's correction over all cases (Scandinavian Journal of Statistics 6, 1979): one false alarm anywhere stops a
    pull request, so it is the family that must be held, not a rate among many. It is the same where the one-sided 95 %
-   bound on its slowdown is within the margin. All else is unstable.
-5. After each generation the decided cases are left out, so the looks are several; that cannot raise false alarms by
-   much, since the margin of 2.5 % lies some standard errors away from an unchanged case.
+   bounds of its change are within the margin. All else is unstable.
+5. After each pair of processes, from the third on, the cases that are the same are left out. Slower and faster are said
+   by the last look alone, after all of a case's pairs: many looks, each at 1 %, would make many false alarms.
 
-Assumptions: instances are independent and their estimates about normal, both sides see the same machine within a pair
-of blocks, and what differs between the trees is in their code, not in where the files lie.
+Assumptions: pairs of processes are independent and their estimates about normal, both sides see the same machine within
+a pair of blocks, and what differs between the trees is in their code, not in where the files lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ class Effect:
 
 
 def sample(base_s: Sequence[float], head_s: Sequence[float]) -> float:
-    """What one pair of instances says: the logarithm of head's time over base's, from paired blocks in seconds."""
+    """What one pair of processes says: the logarithm of head's time over base's, from paired blocks in seconds."""
     return float(-np.log(paired_ratio(base_s, head_s).estimate))
 
 
@@ -98,18 +98,22 @@ def judge(effects: Mapping[str, Effect], margins: Mapping[str, float]) -> dict[s
 
 
 def decided(
-    samples: Mapping[str, Sequence[float]], before: Mapping[str, str], margins: Mapping[str, float], *, last: bool
+    samples: Mapping[str, Sequence[float]],
+    before: Mapping[str, str],
+    margins: Mapping[str, float],
+    *,
+    last: Collection[str],
 ) -> dict[str, str]:
-    """Words of the cases that a look at the samples decides, beside those ``before`` it; the last look decides all."""
+    """The words that a look decides beside those ``before`` it: "same", and any of those whose ``last`` look it is."""
     enough = {case: effect(values) for case, values in samples.items() if len(values) >= FEWEST}
     words = judge(enough, margins)
-    return {case: word for case, word in words.items() if case not in before and (last or word != "unstable")}
+    return {case: word for case, word in words.items() if case not in before and (case in last or word == "same")}
 
 
 def verdict(case: str, word: str, found: Effect, base_s: float, head_s: float) -> Verdict:
     """A word and an effect as a row of the table."""
     effect, low, high = (100 * float(np.expm1(value)) for value in (found.mean, found.low, found.high))
-    note = "the interval is too wide to tell" if word == "unstable" else f"{found.samples} pairs of instances"
+    note = "the interval is too wide to tell" if word == "unstable" else f"{found.samples} pairs of processes"
     return Verdict(case, "time", word, _ms(base_s), _ms(head_s), effect, low, high, note)
 
 

@@ -1,7 +1,7 @@
 """``python -m bench_tests.gate study``: what is the gate worth on this machine?
 
 1. Six functions (`functions.CASES`) are measured as the gate would, both sides from this very tree, through all
-   generations: that is one recorded run. Nothing differs, so every alarm is a false one.
+   pairs of processes: that is one recorded run. Nothing differs, so every alarm is a false one.
 2. The recorded runs are judged as they are, with the gate's early stops, and once more for each function with 3, 5 and
    10 % added to its head times: a slowdown that is real in all but name, on the same noise.
 3. For the tails, runs are drawn anew (bootstrap) from the recorded pairs of processes.
@@ -53,7 +53,8 @@ def record(count: int, budget_s: float, seed: int, file: Path, *, beside: bool) 
     identity = {"machine": fingerprint(1, "cpu").folder(), "budget_s": budget_s, "seed": seed, "neighbour": beside}
     runs = _read(file, identity)
     tree = Tree("this tree", Path(__file__).parents[2], Path(sys.executable), cache_root() / "gate" / "study")
-    settings = Settings(threads=1, specs=SPECS, timeout_s=120)
+    # Few examples: the weights are random, so that only the outputs' parity means something.
+    settings = Settings(threads=1, specs=SPECS, timeout_s=120, examples=16)
     bar = tqdm(total=count, initial=len(runs), desc="runs", disable=not sys.stderr.isatty())
     with neighbour() if beside else contextlib.nullcontext():
         while len(runs) < count:
@@ -121,7 +122,7 @@ def _others(runs: Sequence[Run], case: str | None = None, slowdown: float = 0.0)
 
 
 def picture(runs: Sequence[Run], file: Path) -> None:
-    """The samples of each case, one dot a pair of instances, and the margin."""
+    """The samples of each case, one dot a pair of processes, and the margin."""
     from matplotlib.figure import Figure
 
     samples = [run.samples() for run in runs]
@@ -130,7 +131,7 @@ def picture(runs: Sequence[Run], file: Path) -> None:
     dice = np.random.default_rng(0)
     cases = list(samples[0])
     for place, case in enumerate(cases):
-        found = [[100 * np.expm1(s) for g in run[case] for s in g] for run in samples if any(run[case])]
+        found = [[100 * np.expm1(s) for s in run[case]] for run in samples if run[case]]
         singles, means = [s for run in found for s in run], [float(np.mean(run)) for run in found]
         axes.plot(singles, place + dice.uniform(-0.3, 0.3, len(singles)), ".", color="0.7", markersize=3)
         axes.plot(means, place + dice.uniform(-0.1, 0.1, len(means)), "o", color="tab:blue", markersize=4)
@@ -138,7 +139,7 @@ def picture(runs: Sequence[Run], file: Path) -> None:
         axes.axvline(100 * limit, color="tab:red", linewidth=1)
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
-    axes.set_xlabel("head against base, nothing changed, %: pairs of instances (grey), runs (blue), margin (red)")
+    axes.set_xlabel("head against base, nothing changed, %: pairs of processes (grey), runs (blue), margin (red)")
     figure.savefig(file, dpi=120)
 
 
@@ -166,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--runs", type=int, default=40, metavar="N", help="gates to record, about 90 s each (40)")
-    add("--budget", type=float, default=10.0, metavar="SECONDS", help="of measuring a case (10)")
+    add("--budget", type=float, default=8.0, metavar="SECONDS", help="of measuring a case (8)")
     add("--seed", type=int, default=0, metavar="N", help="of the order of blocks (0)")
     add("--neighbour", action="store_true", help="with another process that takes one core all the time")
     add("--runs-file", type=Path, default=Path("gate_study.json"), metavar="FILE",

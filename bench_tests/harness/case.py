@@ -27,6 +27,7 @@ class Case:
     batch: int
     threads: int
     recipe: str = ORIGINAL
+    unit: str = "px"  # of the size
 
     @property
     def id(self) -> str:
@@ -34,7 +35,7 @@ class Case:
         backend = self.backend.replace(":", ".")
         return (
             f"{self.workload}-{self.data}-{self.recipe}-{backend}-{self.precision}"
-            f"-{self.size}px-b{self.batch}-t{self.threads}"
+            f"-{self.size}{self.unit}-b{self.batch}-t{self.threads}"
         )
 
 

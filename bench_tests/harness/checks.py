@@ -21,7 +21,7 @@ from bench_tests.harness.record import Record
 from bench_tests.harness.session import SPLIT, Session, predictor
 from bench_tests.harness.statistics import paired_difference, wilson_interval
 from models.workload import Quality, Tensors
-from optim.backends.base import PRECISIONS, Runner, as_tuple, is_quantized
+from optim.backends.base import PRECISIONS, Runner, as_tuple, computes_in_int8
 
 
 def check_parity(case: Case, session: Session, runner: Runner, inputs: Sequence[Tensors]) -> Record:
@@ -42,7 +42,7 @@ def check_parity(case: Case, session: Session, runner: Runner, inputs: Sequence[
 
 def _kind(case: Case, session: Session) -> str:
     """Which tolerance holds: the precision's, or that of integers."""
-    return "int8" if is_quantized(session.module(case)) else case.precision
+    return "int8" if computes_in_int8(session.module(case)) else case.precision
 
 
 def module_outputs(case: Case, session: Session) -> list[Tensors]:
@@ -103,8 +103,11 @@ def _quality_record(quality: Quality, original: Quality) -> Record:
         f"quality_{quality.name}_original": original.value,
         "quality_examples": quality.examples,
     }
-    if set(np.unique(quality.outcomes)) <= {0.0, 1.0}:
-        low, high = wilson_interval(int(quality.outcomes.sum()), quality.examples)
+    interval = quality.interval
+    if interval is None and set(np.unique(quality.outcomes)) <= {0.0, 1.0}:
+        interval = wilson_interval(int(quality.outcomes.sum()), quality.examples)
+    if interval is not None:
+        low, high = interval
         record |= {f"quality_{quality.name}_low": low, f"quality_{quality.name}_high": high}
     return record
 
@@ -116,7 +119,7 @@ def check_coverage(case: Case, session: Session, runner: Runner, inputs: Tensors
     asked = str(PRECISIONS[case.precision])[6:]
     fallbacks = list(coverage.fallbacks)
     record: Record = {"coverage": json.dumps(dict(coverage.operators), sort_keys=True)}
-    if is_quantized(session.module(case)):
+    if computes_in_int8(session.module(case)):
         asked = "int8"
         dtypes = {asked} if int8_operators(coverage.operators) else dtypes
         record["int8_operators"] = int8_operators(coverage.operators)

@@ -26,7 +26,8 @@ def comparisons(records: Mapping[str, Record]) -> list[str]:
     lines = []
     for (workload, data, size, batch), best in groups.items():
         if len(best) > 1:
-            title = f"{workload} on {data} at {size} px, batch {batch}: each method on its fastest backend"
+            unit = next(iter(best.values()))["unit"]
+            title = f"{workload} on {data} at {size} {unit}, batch {batch}: each method on its fastest backend"
             rows = [_cells(row) for row in best.values()]
             align = ["left", "left", *["right"] * 11]
             lines += [title, *tabulate(rows, _HEADERS, "plain", disable_numparse=True, colalign=align).splitlines(), ""]
@@ -57,10 +58,15 @@ def _quality(row: Record, made: bool) -> list[str]:
     name = f"quality_{row['quality']}"
     if name not in row:
         return ["-", "-", "-"]
-    change = "-"
+    digits, change = quality_digits(float(row[name])), "-"
     if made:
-        change = f"{0.0 - 100 * float(row['quality_drop']):+.1f}"
+        change = f"{0.0 - 100 * float(row['quality_drop']):+.{digits}f}"
         if "quality_drop_low" in row:
             low, high = (0.0 - 100 * float(row[f"quality_drop_{end}"]) for end in ("high", "low"))
-            change += f" [{low:+.1f}, {high:+.1f}]"
-    return [f"{row[name]:.1%}", change, f"{row['agreement']:.1%}"]
+            change += f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return [f"{row[name]:.{digits}%}", change, f"{row['agreement']:.1%}"]
+
+
+def quality_digits(value: float) -> int:
+    """Decimals of a quality in per cent: next to 100 %, where models differ by hundredths of a point, one more."""
+    return 2 if 0.99 <= value < 1 else 1

@@ -52,14 +52,19 @@ def check_storage(option: argparse.Namespace, journal: Journal) -> None:
             raise pytest.UsageError(f"{name}: {error}") from None
 
 
-def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[[Case], Record | None]:
-    """The `measure` fixture: it takes a case through the harness and keeps what comes of it."""
+def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[..., Record | None]:
+    """The `measure` fixture: it takes a case through the harness and keeps what comes of it.
 
-    def measure(case: Case) -> Record | None:
+    An experiment's own ``check`` of a case comes before all others, and raises NotMeasuredError.
+    """
+
+    def measure(case: Case, check: Callable[[Case, Session], None] | None = None) -> Record | None:
         benchmark.has_error = True  # until all checks have passed: an interrupted case must not be stored either
         expected = expectation(case.id)
         failure = None
         try:
+            if check is not None:
+                check(case, session)
             record, arrays = Measurement(case, session, expected).run(benchmark)
         except Exception as error:
             failure = explained(case, error)

@@ -16,12 +16,21 @@ import torch
 from bench_tests.harness.case import Case, Settings
 from bench_tests.harness.fingerprint import check_threads
 from models.data.images import DATA_NAMES
+from models.data.speech import SYNTHETIC
 from models.errors import SpeedproofError
 from models.workload import DataChoice, Workload, load_workload, workload_names
 from optim.backends import backend_names, load_backend
 from optim.backends.base import PRECISIONS, Target
 from optim.backends.cache import check_writable
 from optim.recipe import RECIPES, Recipe, load_recipe
+
+# The experiments, and the workloads that each is made for: empty, where it takes any.
+EXPERIMENTS: Mapping[str, tuple[str, ...]] = {
+    "test_inference.py": (),
+    "test_methods.py": (),
+    "test_kws.py": ("kws", "kws_waveform"),
+    "test_streaming.py": ("kws_streaming",),
+}
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,10 @@ def add_options(parser: Any) -> None:
     add = group.addoption
     add(
         "--workload",
-        default="resnet18",
+        default=None,
         metavar="NAMES",
-        help=f"comma-separated: {', '.join(workload_names())}, or pkg.module:OBJECT for your own (resnet18)",
+        help=f"comma-separated: {', '.join(workload_names())}, or pkg.module:OBJECT for your own (resnet18; those of "
+        "test_kws.py and test_streaming.py)",
     )
     add(
         "--backend",
@@ -74,9 +84,11 @@ def add_options(parser: Any) -> None:
         "--data",
         default=None,
         metavar="NAME",
-        help=f"data set: {', '.join(DATA_NAMES)} (digits, or folder with --data-dir)",
+        help=f"data set: {', '.join(DATA_NAMES)} (digits, or folder with --data-dir); speech: {SYNTHETIC}, to leave "
+        "real clips out",
     )
-    add("--data-dir", default=None, metavar="FOLDER", help="a folder of images by class")
+    add("--data-dir", default=None, metavar="FOLDER", help="a folder of images by class, or of clips by word")
+    add("--keyword", dest="spotted", default=None, metavar="WORD", help="speech: the word to be spotted (sheila)")
     add("--weights", default=None, metavar="FILE", help="weights for the workload (the best trained ones of its size)")
     add("--examples", default="128", metavar="COUNT", help="examples on which quality is judged, or all (128)")
     add("--budget", default="4", metavar="SECONDS", help="timed calls a case, both sides together (4)")
@@ -87,21 +99,22 @@ def add_options(parser: Any) -> None:
 def read_options(option: argparse.Namespace) -> Matrix:
     """Check the options and load what they name. Raises SpeedproofError with one sentence."""
     data_dir = Path(option.data_dir) if option.data_dir else None
-    data = _one_of("--data", option.data or ("folder" if data_dir else "digits"), DATA_NAMES)
+    data = _one_of("--data", option.data or ("folder" if data_dir else "digits"), (*DATA_NAMES, SYNTHETIC))
     device = _one_of("--device", option.device, ("cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise SpeedproofError("--device cuda: this torch sees no GPU; use --device cpu, or install the gpu group")
     threads = _default_threads() if option.threads is None else _number("--threads", option.threads)
     check_threads(threads)
-    if (option.data or data_dir) and ":" in option.workload:
+    if (option.data or data_dir) and ":" in (option.workload or ""):
         raise SpeedproofError("--data and --data-dir: a workload of your own brings its data itself; leave them out")
     if data == "digits" and data_dir is not None:
         raise SpeedproofError(f"--data-dir {data_dir}: digits come with scikit-learn; leave it out or ask for folder")
     weights = Path(option.weights) if option.weights else None
-    choice = DataChoice(data, data_dir)
+    choice = DataChoice(data, data_dir, option.spotted or "")
     with _naming("--workload"):
-        loaded = {spec: load_workload(spec, choice) for spec in _names("--workload", option.workload)}
+        loaded = {spec: load_workload(spec, choice) for spec in _workloads(option)}
     _check_names(loaded)
+    _check_speech(loaded, option)
     backends = backend_names() if option.backend == "all" else _names("--backend", option.backend)
     with _naming("--backend"):
         for name in backends:
@@ -139,9 +152,37 @@ def read_options(option: argparse.Namespace) -> Matrix:
     return Matrix(tuple(w.name for w in loaded.values()), tuple(backends), precisions, names, sizes, batches, settings)
 
 
+def experiments(option: argparse.Namespace) -> frozenset[str]:
+    """The files of `EXPERIMENTS` that are asked for by name; else methods where a recipe is named, else inference."""
+    files = {Path(str(name).partition("::")[0]).name for name in getattr(option, "file_or_dir", ())}
+    usual = "test_inference.py" if option.recipe is None else "test_methods.py"
+    return frozenset(files & EXPERIMENTS.keys()) or frozenset({usual})
+
+
 def methods_asked(option: argparse.Namespace) -> bool:
-    """Whether the run is of methods, ``test_methods.py``, and not of the original models, ``test_inference.py``."""
-    return option.recipe is not None or any("test_methods" in str(name) for name in getattr(option, "file_or_dir", ()))
+    """Whether the run is of methods, and not of the original models."""
+    return option.recipe is not None or "test_methods.py" in experiments(option)
+
+
+def _workloads(option: argparse.Namespace) -> tuple[str, ...]:
+    """The workloads that are named; else those of the experiments."""
+    if option.workload is not None:
+        return _names("--workload", option.workload)
+    own = (name for file in sorted(experiments(option)) for name in EXPERIMENTS[file] or ("resnet18",))
+    return tuple(dict.fromkeys(own))
+
+
+def _check_speech(loaded: Mapping[str, Workload], option: argparse.Namespace) -> None:
+    """Refuse options that the workloads would not look at."""
+    speech = {workload.name for workload in loaded.values() if workload.size_unit == "ms"}
+    if option.spotted is not None and not speech:
+        raise SpeedproofError(f"--keyword {option.spotted}: none of {', '.join(loaded)} is about speech; leave it out")
+    if option.data == SYNTHETIC and len(speech) < len(loaded):
+        raise SpeedproofError(f"--data {SYNTHETIC}: {', '.join(loaded)}: not all of them are about speech")
+    if option.data in DATA_NAMES and speech:
+        raise SpeedproofError(
+            f"--data {option.data}: {min(speech)} is about speech; give --keyword, and --data-dir for a copy of yours"
+        )
 
 
 def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:
@@ -163,8 +204,8 @@ def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:
                 if reason is None and recipe in quantized and precision != "fp32":
                     reason = f"recipe {recipe} computes in int8 whatever the precision; what it leaves in float is fp32"
                 if reason is None or (backend, reason) not in told:
-                    case = Case(name, workload.data_name, backend, precision, size, batch, settings.threads, recipe)
-                    yield case, reason
+                    cell = precision, size, batch, settings.threads, recipe, workload.size_unit
+                    yield Case(name, workload.data_name, backend, *cell), reason
                 if reason is not None:
                     told.add((backend, reason))
 

@@ -35,7 +35,7 @@ from bench_tests.harness.session import SPLIT, Session, to_device
 from bench_tests.harness.statistics import paired_ratio, paired_ratio_by_instance, summarise
 from bench_tests.harness.timing import INSTANCES, SMALL_S, Pairing, Side, advance
 from models.workload import Tensors
-from optim.backends.base import CycleRunner, Runner, is_quantized
+from optim.backends.base import CycleRunner, Runner, computes_in_int8
 
 _UTILISATION_S = 2.0
 
@@ -115,7 +115,7 @@ class Measurement:
             self.record["gpu_peak_memory_bytes"] = child.gpu_peak_memory_bytes
 
     def _roofline(self, exceeded: bool = False) -> None:
-        precision = INT8 if is_quantized(self.session.module(self.case)) else self.case.precision
+        precision = INT8 if computes_in_int8(self.session.module(self.case)) else self.case.precision
         ceiling = self.session.ceiling(precision, exceeded)
         self.record |= {"gflop": self.session.gflop(self.case), "peak_gflops": ceiling.peak_gflops}
         self.record["peak_precision"] = precision
@@ -184,6 +184,8 @@ class Measurement:
         self.arrays |= {"candidate_s": candidate, "reference_s": reference, "instance": instances}
 
     def _record_throughput(self, call_s: float) -> None:
+        if self.case.unit == "ms":
+            self.record["real_time_factor"] = call_s / (self.case.batch * self.case.size * 1e-3)
         reached = float(self.record["gflop"]) / call_s
         self.record["gflops"] = reached
         if reached > float(self.record["peak_gflops"]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from bench_tests.harness.parity import NUDGE, Deviation, deviations
 from bench_tests.harness.roofline import Ceiling, ceiling, gflop
 from models.workload import Predict, Quality, Tensors, Weights, Workload, load_workload
 from optim.backends import load_backend
-from optim.backends.base import Backend, Runner, Target, as_tuple, copied, is_quantized
+from optim.backends.base import Backend, Runner, Target, as_tuple, computes_in_int8, copied
 from optim.backends.cache import artefact, module_digest, tensors_digest
 
 if TYPE_CHECKING:  # the child that measures a model's memory shall not hold the libraries of all methods
@@ -50,6 +50,11 @@ class Session:
 
     def _workload(self, name: str) -> Workload:
         return load_workload(self.settings.specs.get(name, name), self.settings.data)
+
+    def case(self, workload: str, **cell: Any) -> Case:
+        """The case of a workload's name and the rest of a cell of the matrix."""
+        known = self.workload(workload)
+        return Case(workload, known.data_name, unit=known.size_unit, **cell)
 
     def backend(self, case: Case) -> Backend:
         """The backend of a case."""
@@ -156,7 +161,7 @@ class Session:
                 for a, b in zip(left, right, strict=True)
             ):
                 raise NotMeasuredError("failed", "determinism: PyTorch eager run twice does not equal itself")
-            if is_quantized(self.module(case)):
+            if computes_in_int8(self.module(case)):
                 first = [eager(*nudged(tensors, seed)) for seed, tensors in enumerate(on_device)]
             found = [asdict(deviation) for deviation in deviations(first, self.oracle(case))]
             (folder / "deviations.json").write_text(json.dumps(found))
@@ -249,7 +254,9 @@ def _float64_outputs(module: nn.Module, inputs: Sequence[Tensors], device: str) 
 
 def _stored_tensors(kind: str, parts: dict[str, object], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     def build(folder: Path) -> None:
-        save_file({name: tensor.contiguous() for name, tensor in compute().items()}, folder / "tensors.safetensors")
+        # Cloned, since safetensors refuses two names for the same memory: qualities may share their answers.
+        tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in compute().items()}
+        save_file(tensors, folder / "tensors.safetensors")
 
     folder, _ = artefact(kind, parts, build)
     return load_file(folder / "tensors.safetensors")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from bench_tests.harness.case import ORIGINAL
-from bench_tests.harness.comparison import comparisons
+from bench_tests.harness.comparison import comparisons, quality_digits
 from bench_tests.harness.record import Record
 from bench_tests.harness.statistics import saturation
 
@@ -36,9 +36,9 @@ def _groups(records: Iterable[Record]) -> dict[tuple[str, str, int, int], list[R
 
 
 _HEADERS = [
-    "px", "batch", "", "backend", "precision", "ms/image", "FPS", "x eager [95 %]", "x best fp32", "GFLOP/s", "of peak",
+    "batch", "", "backend", "precision", "ms/image", "FPS", "x eager [95 %]", "x best fp32", "GFLOP/s", "of peak",
 ]  # fmt: skip
-_ALIGN = ["right", "right", "left", "left", "left", *["right"] * 10]
+_ALIGN = ["right", "left", "left", "left", *["right"] * 10]
 
 
 def results(records: Mapping[str, Record]) -> str:
@@ -47,12 +47,12 @@ def results(records: Mapping[str, Record]) -> str:
     A column tells the recipes where there is another than the original.
     """
     tables: dict[tuple[str, str], list[list[str]]] = {}
-    titles: dict[tuple[str, str], tuple[str, str]] = {}
+    titles: dict[tuple[str, str], tuple[str, str, str]] = {}
     for (workload, data, size, batch), rows in _groups(records.values()).items():
         lines = tables.setdefault((workload, data), [])
         judged = str(rows[0]["quality"])
         title = f"{workload} on {data}, {rows[0]['threads']} threads"
-        titles[workload, data] = title, judged if " " not in judged else "quality"
+        titles[workload, data] = title, judged if " " not in judged else "quality", str(rows[0]["unit"])
         best = _fastest(rows)
         if lines:
             lines.append([""] * 16)
@@ -63,9 +63,9 @@ def results(records: Mapping[str, Record]) -> str:
     recipes = any(row["recipe"] != ORIGINAL for row in records.values())
     parts = []
     for key, lines in tables.items():
-        title, judged = titles[key]
-        headers = [*_HEADERS[:3], "recipe", *_HEADERS[3:], judged, "agree", "peak MiB", "size MB"]
-        align = [*_ALIGN[:3], "left", *_ALIGN[3:]]
+        title, judged, unit = titles[key]
+        headers = [unit, *_HEADERS[:2], "recipe", *_HEADERS[2:], judged, "agree", "peak MiB", "size MB"]
+        align = ["right", *_ALIGN[:2], "left", *_ALIGN[2:]]
         if not recipes:
             headers, align, *lines = ([*row[:3], *row[4:]] for row in (headers, align, *lines))
         parts.append(f"{title}\n{tabulate(lines, headers, 'plain', disable_numparse=True, colalign=align)}")
@@ -75,6 +75,7 @@ def results(records: Mapping[str, Record]) -> str:
 def _cells(row: Record) -> list[str]:
     name = row["quality"]
     judged = f"quality_{name}" in row
+    value = float(row.get(f"quality_{name}", 0.0))
     return [
         str(row["precision"]),
         f"{row['ms_per_image']:.3f}",
@@ -83,7 +84,7 @@ def _cells(row: Record) -> list[str]:
         f"{row['speedup_over_best_fp32']:.2f}" if "speedup_over_best_fp32" in row else "-",
         f"{row['gflops']:.0f}",
         f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "-",
-        f"{row[f'quality_{name}']:.1%}" if judged else "-",
+        f"{value:.{quality_digits(value)}%}" if judged else "-",
         f"{row['agreement']:.1%}" if judged else "-",
         f"{float(row['cpu_peak_memory_bytes']) / 2**20:.0f}" if "cpu_peak_memory_bytes" in row else "-",
         f"{float(row['size_bytes']) / 1e6:.1f}",
@@ -107,9 +108,23 @@ def saturations(records: Mapping[str, Record]) -> list[str]:
             continue
         found = saturation(curve)
         lines.append(
-            f"{workload} at {size} px: {best['backend']} {best['precision']} saturates at batch {found.batch} "
-            f"({curve[found.batch]:.1f} FPS), best batch {found.best_batch} ({curve[found.best_batch]:.1f} FPS)"
+            f"{workload} at {size} {best['unit']}: {best['backend']} {best['precision']} saturates at batch "
+            f"{found.batch} ({curve[found.batch]:.1f} FPS), best batch {found.best_batch} "
+            f"({curve[found.best_batch]:.1f} FPS)"
         )
+    return lines
+
+
+def real_time(records: Mapping[str, Record]) -> list[str]:
+    """For audio: what share of its own length the fastest variant of each size takes."""
+    lines = []
+    for (workload, _, size, batch), rows in _groups(records.values()).items():
+        best = _fastest(rows)
+        if "real_time_factor" in best:
+            lines.append(
+                f"{workload}: {batch} x {size} ms of audio take {best['real_time_factor']:.3%} of real time on "
+                f"{best['backend']}"
+            )
     return lines
 
 
@@ -141,7 +156,7 @@ def _claim(row: Record) -> str:
     precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
     return (
         f"{row['backend']}{precision}, {row['speedup']:.2f}x PyTorch "
-        f"[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] at {row['size']} px, batch {row['batch']}"
+        f"[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] at {row['size']} {row['unit']}, batch {row['batch']}"
     )
 
 
@@ -180,6 +195,7 @@ def report(records: Mapping[str, Record], entries: Sequence[Record], wall_s: flo
         comparisons(records),
         ceilings(records),
         saturations(records),
+        real_time(records),
         not_measured(entries),
         [cost(records, wall_s)],
         answer(records),

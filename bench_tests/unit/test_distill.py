@@ -15,13 +15,14 @@ from models.data.images import ImageSplit
 from models.errors import SpeedproofError
 from models.weights import read_checkpoint
 from models.workload import Workload
-from optim import fit as fitting
+from optim import images as imaging
 from optim.backends.cache import cache_root
 from optim.distill import DistillConfig, attention_map, distill, distillation_loss, retrain, sweep, sweep_table
 from optim.distill import teacher as asking
 from optim.distill.__main__ import main
 from optim.distill.teacher import kept_logits
-from optim.epoch import accuracy
+from optim.images import ImageData, accuracy
+from optim.kinds import load_data, score_on_test
 
 CONFIG = DistillConfig(**{**asdict(QUICK), "label_smoothing": 0.0, "views": 2}, size=32, alpha=0.7, temperature=3.0)
 
@@ -107,12 +108,12 @@ def test_the_student_learns_and_both_arguments_stay_as_they_are(teacher, change)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
         assert not any(module._forward_hooks for module in model.modules())
     assert not any(module._forward_hooks for module in learned.modules())
-    assert fitting.accuracy_on_test(learned, TOY, 32, "fp32")[0] > 0.6
+    assert score_on_test(learned, TOY, 32, "fp32")[0] > 0.6
     assert not learned.training
 
 
 def test_logits_of_a_compiled_teacher_are_those_of_the_teacher(teacher, monkeypatch):
-    data = fitting.load_data(teacher, TOY, 32)
+    data = load_data(teacher, TOY, 32)
     plain = kept_logits(teacher, data, CONFIG)
     monkeypatch.setattr(asking, "_WORTH_AN_EXPORT", 1)
     fast = kept_logits(teacher, data, replace(CONFIG, views=3))  # the first two are found
@@ -150,7 +151,7 @@ def test_an_interrupted_student_goes_on_to_the_very_same_weights(teacher, tmp_pa
         return judge(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "accuracy", judged)
+        patch.setattr(imaging, "accuracy", judged)
         with pytest.raises(KeyboardInterrupt):
             distill(teacher, build(32, None), TOY, CONFIG, keep=tmp_path / "student.pt")
     assert (tmp_path / "student.resume").is_file()
@@ -158,7 +159,7 @@ def test_an_interrupted_student_goes_on_to_the_very_same_weights(teacher, tmp_pa
     assert len(other["epochs"]) == 4
     with monkeypatch.context() as patch:
         calls.clear()
-        patch.setattr(fitting, "accuracy", judged)
+        patch.setattr(imaging, "accuracy", judged)
         with pytest.raises(KeyboardInterrupt):
             distill(teacher, build(32, None), TOY, CONFIG, keep=tmp_path / "student.pt")
     capsys.readouterr()
@@ -175,10 +176,10 @@ def test_a_sweep_is_a_row_a_pair_and_gives_the_best_student(teacher):
     student, rows = sweep(teacher, build(32, None), TOY, replace(CONFIG, epochs=2), [1.0, 4.0], [0.0, 1.0])
     assert [(row["temperature"], row["alpha"]) for row in rows] == [(1, 0), (1, 1), (4, 0), (4, 1)]
     best = max(rows, key=lambda row: row["validation_top1"])
-    data = fitting.load_data(student, TOY, 32)
-    top1, _ = accuracy(student, data.validation_images, data.validation_labels, 32, torch.float32)
+    data = load_data(student, TOY, 32)
+    top1, _ = data.validation.judge(student, 32, torch.float32)
     assert top1 == best["validation_top1"]
-    table = sweep_table(rows).splitlines()
+    table = sweep_table(rows, ImageData.score).splitlines()
     assert table[0].split() == ["temperature", "alpha", "0", "alpha", "1"]
     assert sum("*" in line for line in table) >= 1
 
@@ -198,10 +199,10 @@ def test_a_thousand_way_teacher_teaches_the_classes_that_imagenet_has():
     workload = Workload("t", "t", "s", "p", thousand, example, (32,), (1,), data=named_colours, smallest_size=16)
     teacher = thousand(32, None)
     retrain(teacher, workload, replace(CONFIG, epochs=8))
-    assert fitting.accuracy_on_test(teacher, workload, 32, "fp32")[0] > 0.6
+    assert score_on_test(teacher, workload, 32, "fp32")[0] > 0.6
     student_of = replace(workload, build=build)
     student = distill(teacher, build(32, None), student_of, replace(CONFIG, epochs=8, alpha=1.0))
-    assert fitting.accuracy_on_test(student, student_of, 32, "fp32")[0] > 0.6
+    assert score_on_test(student, student_of, 32, "fp32")[0] > 0.6
 
 
 def test_further_images_without_labels_are_learned_from(teacher, tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from models.data import fetch as fetching
-from models.data.fetch import Archive, data_root, fetch, main
+from models.data.__main__ import main
+from models.data.fetch import Archive, data_root, fetch
 from models.errors import SpeedproofError
 
 IMAGE = np.random.default_rng(0).bytes(300_000)  # does not compress: the archive is longer than one chunk
@@ -87,8 +88,8 @@ def server(monkeypatch):
         thread.join(timeout=10)
 
 
-def register(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes = GOOD) -> None:
-    row = Archive(url, hashlib.md5(content).hexdigest(), "toy")
+def register(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes = GOOD, algorithm: str = "md5") -> None:
+    row = Archive(url, f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}", "toy")
     monkeypatch.setattr(fetching, "ARCHIVES", {"toy": row})
 
 
@@ -117,6 +118,22 @@ def test_an_archive_without_a_top_folder_gets_one(server, tmp_path, monkeypatch)
     register(monkeypatch, f"http://127.0.0.1:{server.server_port}/toy.tgz", server.content)
     assert left_in(fetch("toy", tmp_path)) == ["cat", "dog"]
     assert left_in(tmp_path) == ["toy"]
+
+
+def test_the_archive_of_speech_commands_is_checked_by_sha256_and_unpacked_from_its_top(server, tmp_path, monkeypatch):
+    members = {"./README.md": b"words", "./_background_noise_/pink.wav": b"hiss", "./cat/1_nohash_0.wav": b"cat"}
+    server.content = archive_of(members)
+    register(monkeypatch, f"http://127.0.0.1:{server.server_port}/toy.tgz", server.content, "sha256")
+    assert left_in(fetch("toy", tmp_path)) == ["README.md", "_background_noise_", "cat"]
+    server.content = archive_of({**members, "./cat/1_nohash_0.wav": b"dog"})
+    with pytest.raises(SpeedproofError, match="does not have the checksum sha256:"):
+        fetch("toy", tmp_path / "other")
+
+
+def test_every_archive_has_a_checksum_of_the_right_length():
+    for archive in fetching.ARCHIVES.values():
+        algorithm, digest = archive.checksum.split(":")
+        assert len(bytes.fromhex(digest)) == hashlib.new(algorithm).digest_size
 
 
 def test_a_cut_download_is_resumed_with_the_rest_only(server, tmp_path):
@@ -273,7 +290,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_part(tmp_path, monkeypatch, c
 
 def test_an_unknown_data_set_lists_the_known_ones(tmp_path, capsys):
     assert main(["fetch", "mnist", "--to", str(tmp_path)]) == 2
-    assert one_sentence(capsys) == "error: unknown data set 'mnist': expected one of imagenette"
+    assert one_sentence(capsys) == "error: unknown data set 'mnist': expected one of imagenette, speech, speech_v0.02"
 
 
 def test_the_data_root_comes_from_the_environment(monkeypatch, tmp_path):

@@ -106,6 +106,12 @@ def test_five_per_cent_are_found_with_one_thread_and_a_jump_of_two_is_no_regress
     assert ("one thread is steadier" in verdict.note) == (word == "unstable")
 
 
+def test_small_functions_differ_more_between_processes():
+    base, head = record(2.0, 0.005, instances=6), record(2.0 / 1.055, 0.005, instances=6)
+    assert judge_time("a", base, head, 5).word == "unstable"
+    assert judge_time("a", base, record(2.0 / 1.1, 0.005, instances=6), 5).word == "slower"
+
+
 def test_slowdown_that_is_shown_to_be_within_the_limit_passes():
     base, head = record(2.0, 0.001), record(2.0 / 1.1, 0.001)
     assert judge_time("a", base, head, 5).word == "slower"

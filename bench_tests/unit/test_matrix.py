@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench_tests.harness.case import Case
-from bench_tests.harness.matrix import Matrix, add_options, cases, methods_asked, read_options
+from bench_tests.harness.matrix import Matrix, add_options, cases, experiments, methods_asked, read_options
 from bench_tests.unit import toys
 from models.errors import SpeedproofError
 from models.workload import DataChoice, Workload
@@ -52,6 +52,7 @@ BAD = {
     "--device": ["tpu", "CPU", "cuda:99", ""],
     "--data": ["nonsense", "folder"],
     "--data-dir": ["/no/such/folder"],
+    "--keyword": ["happy"],  # images have none
     "--weights": ["/no/such/file.pth"],
     "--examples": ["0", "-5", "abc", "1.5", ""],
     "--budget": ["0", "-1", "nan", "inf", "abc", ""],
@@ -120,6 +121,11 @@ def test_good_values():
     assert (settings.seed, settings.data, settings.device) == (3, DataChoice("digits"), "cpu")
 
 
+def test_speech_takes_a_keyword_and_no_images():
+    with pytest.raises(SpeedproofError, match="--data digits: kws is about speech"):
+        read("--workload=kws", "--keyword=happy", "--data=digits")
+
+
 def test_defaults_are_the_workloads_own():
     matrix = read(f"--workload={TOYS}:SMALL")
     assert (matrix.sizes, matrix.batches, matrix.backends) == (None, None, backend_names())
@@ -179,6 +185,19 @@ def test_recipes_are_cases_of_their_own_and_int8_has_one_precision():
         "recipe int8 computes in int8 whatever the precision; what it leaves in float is fp32"
     ]
     assert found[2][0].id.startswith("resnet18-digits-int8-eager-fp32-64px")
+
+
+@pytest.mark.parametrize(
+    ("files", "recipe", "expected"),
+    [
+        ([], None, {"test_inference.py"}), (["bench_tests"], None, {"test_inference.py"}),
+        ([], "int8", {"test_methods.py"}),
+        (["bench_tests/test_kws.py"], None, {"test_kws.py"}), (["bench_tests/test_kws.py"], "int8", {"test_kws.py"}),
+        (["test_kws.py::test_kws", "x/test_streaming.py"], None, {"test_kws.py", "test_streaming.py"}),
+    ],
+)  # fmt: skip
+def test_experiments_are_those_that_are_named(files, recipe, expected):
+    assert experiments(argparse.Namespace(recipe=recipe, file_or_dir=files)) == expected
 
 
 def test_methods_are_asked_for_by_file_or_recipe():

@@ -19,10 +19,11 @@ from models.errors import SpeedproofError
 from models.resnet import BasicBlock, ResNet, resnet50
 from models.weights import load_into, read_checkpoint, save_checkpoint
 from models.workload import DataChoice
-from optim import fit as fitting
+from optim import images as imaging
 from optim.command import load_model
 from optim.distill import DistillConfig, retrain
-from optim.epoch import accuracy
+from optim.images import accuracy
+from optim.kinds import score_on_test
 from optim.prune import (
     ChannelGroups,
     PruneConfig,
@@ -314,7 +315,7 @@ def killed(monkeypatch, after: int):
             raise KeyboardInterrupt
         return accuracy(*arguments)
 
-    monkeypatch.setattr(fitting, "accuracy", judged)
+    monkeypatch.setattr(imaging, "accuracy", judged)
 
 
 @pytest.mark.parametrize("after", [1, 3, 5])
@@ -385,7 +386,7 @@ def test_the_gradual_phase_ends_with_its_last_step_whatever_the_validation_says(
             calls.append(1)
             return (validation[len(calls) - 1], 1.0) if len(calls) <= len(validation) else accuracy(*arguments)
 
-        monkeypatch.setattr(fitting, "accuracy", judged)
+        monkeypatch.setattr(imaging, "accuracy", judged)
         return prune(build(32, None), TOY, config)
 
     assert_same(pruned_where(0.9, 0.6, 0.3), pruned_where(0.1, 0.2, 0.3))
@@ -397,7 +398,7 @@ def test_fine_tuning_brings_accuracy_back_and_a_teacher_helps():
     retrain(model, TOY, schedule)
     for teacher in (None, model):
         tuned = prune(model, TOY, replace(CHANNELS, fine_tune=schedule), teacher=teacher)
-        assert fitting.accuracy_on_test(tuned, TOY, 32, "fp32")[0] > 0.6
+        assert score_on_test(tuned, TOY, 32, "fp32")[0] > 0.6
         assert tuned[0].out_channels == 4
     labels = prune(model, TOY, replace(CHANNELS, fine_tune=replace(TUNING, epochs=1)))
     taught = prune(model, TOY, replace(CHANNELS, fine_tune=replace(TUNING, epochs=1)), teacher=model)

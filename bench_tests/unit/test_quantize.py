@@ -24,7 +24,7 @@ from optim.backends.base import Target
 from optim.backends.cache import module_digest
 from optim.backends.export import onnx_file
 from optim.distill import DistillConfig, retrain
-from optim.fit import accuracy_on_test
+from optim.kinds import score_on_test
 from optim.quantize import QuantizeConfig, coverage_int8, quantize, rebuild, save, sensitivity, sensitivity_table
 from optim.quantize.__main__ import main
 from optim.quantize.calibrate import calibration_examples
@@ -181,7 +181,7 @@ def trained():
     """A tiny ResNet that knows its colours."""
     model = build_tiny(32, None)
     retrain(model, TINY, DistillConfig(**{**asdict(QUICK), "epochs": 10, "views": 0, "lr": 0.1}, size=32))
-    assert accuracy_on_test(model, TINY, 32, "fp32")[0] > 0.9
+    assert score_on_test(model, TINY, 32, "fp32")[0] > 0.9
     return model
 
 
@@ -268,7 +268,7 @@ def test_the_same_seed_is_the_same_model_and_another_draws_other_images(static, 
 @pytest.mark.parametrize("calibration", ["minmax", "entropy", "percentile"])
 def test_every_calibration_keeps_what_the_model_knows(trained, calibration):
     found = quantize(trained, TINY, replace(CONFIG, calibration=calibration, percentile=99.9))
-    assert accuracy_on_test(found, TINY, 32, "fp32")[0] >= accuracy_on_test(trained, TINY, 32, "fp32")[0] - 0.05
+    assert score_on_test(found, TINY, 32, "fp32")[0] >= score_on_test(trained, TINY, 32, "fp32")[0] - 0.05
     ranges = found.meta["quantization"]["ranges"]
     widest = quantize(trained, TINY, CONFIG).meta["quantization"]["ranges"]
     assert all(widest[name][0] <= low <= 0 <= high <= widest[name][1] for name, (low, high) in ranges.items())
@@ -302,19 +302,19 @@ def test_what_hurts_most_goes_back_to_float_until_the_drop_is_small_enough(train
     assert kept == [row.layer for row in rows][: len(kept)]
     assert kept
     assert "in float: nothing; top1 drops by 0." in said
-    assert accuracy_on_test(found, TINY, 32, "fp32")[0] > accuracy_on_test(trained, TINY, 32, "fp32")[0] - 0.1
+    assert score_on_test(found, TINY, 32, "fp32")[0] > score_on_test(trained, TINY, 32, "fp32")[0] - 0.1
     assert sorted(layer for layer in coverage_int8(found).float) == sorted(kept)
 
 
 def test_qat_recovers_at_least_half_of_what_is_lost(trained):
     lossy = replace(CONFIG, bits=2, per_channel=False)
-    before = accuracy_on_test(trained, TINY, 32, "fp32")[0]
-    lost = before - accuracy_on_test(quantize(trained, TINY, lossy), TINY, 32, "fp32")[0]
+    before = score_on_test(trained, TINY, 32, "fp32")[0]
+    lost = before - score_on_test(quantize(trained, TINY, lossy), TINY, 32, "fp32")[0]
     assert lost > 0.2
     tune = DistillConfig(**{**asdict(QUICK), "epochs": 8, "views": 0, "lr": 0.02, "weight_decay": 0.0}, size=32)
     state = copy.deepcopy(trained.state_dict())
     found = quantize(trained, TINY, replace(lossy, method="qat", fine_tune=tune), teacher=trained)
-    assert before - accuracy_on_test(found, TINY, 32, "fp32")[0] <= lost / 2
+    assert before - score_on_test(found, TINY, 32, "fp32")[0] <= lost / 2
     assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items())
     assert len(found.state_dict()["_frozen_param0"].unique()) <= 3
     assert coverage_int8(found).float == ()

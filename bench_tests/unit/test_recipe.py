@@ -14,10 +14,10 @@ from bench_tests.unit.test_distill import CONFIG
 from bench_tests.unit.test_train import TOY, build
 from models.errors import SpeedproofError
 from models.workload import DataChoice, load_workload
-from optim import fit as fitting
+from optim import images as imaging
 from optim.backends.base import is_quantized
 from optim.command import load_model
-from optim.epoch import accuracy
+from optim.images import accuracy
 from optim.prune import PruneConfig
 from optim.quantize import QuantizeConfig, quantize
 from optim.recipe import RECIPES, Recipe, follow, load_recipe, orders
@@ -96,7 +96,7 @@ def test_a_killed_recipe_goes_on_where_it_was(monkeypatch, capsys, tmp_path):
         return judge(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "accuracy", judged)
+        patch.setattr(imaging, "accuracy", judged)
         with pytest.raises(KeyboardInterrupt):
             followed(Recipe("whole", (LEARN, PRUNE)))
     capsys.readouterr()

@@ -11,7 +11,8 @@ from bench_tests.harness.record import Record, Value
 def record(backend: str, precision: str, size: int, batch: int, speedup: float, fps: float, **more: Value) -> Record:
     return {
         "case": f"{backend}-{precision}-{size}-{batch}", "workload": "resnet18", "data": "digits", "recipe": "original",
-        "backend": backend, "precision": precision, "size": size, "batch": batch, "threads": 2, "clock": "wall",
+        "backend": backend, "precision": precision, "size": size, "unit": "px", "batch": batch, "threads": 2,
+        "clock": "wall",
         "speedup": speedup, "speedup_low": speedup * 0.99, "speedup_high": speedup * 1.01, "fps": fps,
         "ms_per_image": 1000 / fps, "gflops": 100.0, "share_of_peak": 0.5, "peak_gflops": 200.0,
         "peak_precision": "fp32", "quality": "top1", "quality_top1": 0.9, "agreement": 1.0,
@@ -82,3 +83,15 @@ def test_case_of_an_exact_clock_and_without_quality_or_memory_has_a_row():
     table.add_best_fp32(records)
     assert "not judged" not in table.results(records)
     assert table.report(records, [{"case": "y", "status": "out of memory", "reason": "out of memory: 30 GiB"}], 10.0)
+
+
+def test_audio_is_told_in_its_own_time():
+    row = record("onnxruntime", "fp32", 100, 1, 4.0, 1000.0, workload="spotter", unit="ms", real_time_factor=0.0012)
+    found = {"chunk": row}
+    assert table.real_time(found) == ["spotter: 1 x 100 ms of audio take 0.120% of real time on onnxruntime"]
+    assert table.results(found).splitlines()[1].split()[:2] == ["ms", "batch"]
+    assert table.answer(found) == ["fastest: onnxruntime, 4.00x PyTorch [3.96, 4.04] at 100 ms, batch 1"]
+
+
+def test_images_have_no_real_time(records):
+    assert table.real_time(records) == []

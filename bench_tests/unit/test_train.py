@@ -18,9 +18,11 @@ from models.errors import SpeedproofError
 from models.weights import read_checkpoint, save_checkpoint
 from models.workload import Workload
 from optim import fit as fitting
+from optim import images as imaging
 from optim import train as training
 from optim.augment import draw, random_views
-from optim.epoch import TrainConfig, accuracy, learning_rate, size_at
+from optim.images import accuracy
+from optim.schedule import TrainConfig, learning_rate, size_at
 from optim.train import main, train
 
 QUICK = TrainConfig(epochs=4, batch_size=16, lr=0.05, warmup_epochs=0.5, precision="fp32")
@@ -127,7 +129,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *validation: float) -> list[dict[s
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return validation[len(seen) - 1] if len(seen) <= len(validation) else 0.0, 1.0
 
-    monkeypatch.setattr(fitting, "accuracy", judged)
+    monkeypatch.setattr(imaging, "accuracy", judged)
     return seen
 
 
@@ -204,7 +206,7 @@ def interrupt(path: Path, monkeypatch: pytest.MonkeyPatch, config: TrainConfig =
         return judge(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "accuracy", judged)
+        patch.setattr(imaging, "accuracy", judged)
         with pytest.raises(KeyboardInterrupt):
             fit(path, config)
     assert path.with_suffix(".resume").is_file()
@@ -301,7 +303,7 @@ def test_a_loss_that_is_no_number_is_one_sentence_and_writes_nothing(tmp_path):
 def test_a_loss_that_is_no_number_keeps_the_weights_that_were_there(tmp_path, monkeypatch):
     fit(tmp_path / "w.pth")
     before = (tmp_path / "w.pth").read_bytes()
-    monkeypatch.setattr(fitting, "accuracy", lambda *_: (0.9, float("nan")))
+    monkeypatch.setattr(imaging, "accuracy", lambda *_: (0.9, float("nan")))
     with pytest.raises(SpeedproofError, match="the loss became nan in epoch 1"):
         fit(tmp_path / "w.pth", replace(QUICK, lr=0.01))
     assert (tmp_path / "w.pth").read_bytes() == before
@@ -311,7 +313,7 @@ def test_a_loss_that_is_no_number_keeps_the_weights_that_were_there(tmp_path, mo
 @pytest.mark.parametrize(
     ("workload", "said"),
     [
-        (replace(TOY, data=lambda split, size: None), "workload toy has no image data to train on"),
+        (replace(TOY, data=lambda split, size: None), "workload toy has no data to train on: its data"),
         (
             replace(TOY, build=lambda size, weights: build(size, weights, 7)),
             "has 7 outputs and its data synthetic 4 classes",
@@ -479,7 +481,7 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(toy, tmp_path, caps
         return judge(*arguments)
 
     options = (*toy, "--size", 32, "--epochs", 3)
-    monkeypatch.setattr(fitting, "accuracy", judged)
+    monkeypatch.setattr(imaging, "accuracy", judged)
     assert run(capsys, *options, code=130) == "interrupted: the same command goes on after the last whole epoch"
     assert main(list(map(str, options))) == 0
     said = capsys.readouterr()

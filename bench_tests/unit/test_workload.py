@@ -3,9 +3,12 @@
 import sys
 
 import pytest
+import torch
 
+from models.data.speech import SYNTHETIC
 from models.errors import SpeedproofError
-from models.workload import load_workload, workload_names
+from models.workload import DataChoice, load_workload, workload_names
+from optim.backends.base import as_tuple
 
 SOURCE = """
 from models.workload import Workload
@@ -27,12 +30,16 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", workload_names())
 def test_every_registered_workload_is_found_under_its_name(name):
-    workload = load_workload(name)
+    choice = DataChoice(SYNTHETIC if name.startswith("kws") else "digits")
+    workload = load_workload(name, choice)
     assert workload.name == name
-    assert workload.data_name == "digits"
+    assert workload.data_name == choice.name
+    assert workload.size_unit == ("ms" if choice.name == SYNTHETIC else "px")
     assert all(size >= workload.smallest_size for size in workload.sizes)
-    (example,) = workload.example(32, 3, 1)
-    assert example.shape == (3, 3, 32, 32)
+    model, example = workload.build(workload.sizes[0], None), workload.example(workload.sizes[0], 3, 1)
+    with torch.inference_mode():
+        outputs = as_tuple(model(*example))
+    assert all(tensor.shape[0] == 3 for tensor in (example[0], outputs[0]))
 
 
 @pytest.mark.parametrize("spec", ["resnet19", "", "models.resnet", "ResNet18"])
@@ -40,8 +47,7 @@ def test_an_unknown_workload_lists_the_known_ones(spec):
     with pytest.raises(SpeedproofError) as caught:
         load_workload(spec)
     assert str(caught.value) == (
-        f"unknown workload {spec!r}: expected one of resnet18, resnet50, efficientnet_lite0, "
-        f"or pkg.module:OBJECT for your own"
+        f"unknown workload {spec!r}: expected one of {', '.join(workload_names())}, or pkg.module:OBJECT for your own"
     )
 
 

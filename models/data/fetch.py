@@ -10,21 +10,20 @@
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import http.client
 import os
 import shlex
-import sys
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -38,10 +37,13 @@ CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Archive:
-    """A data set's official archive, and the folder that it becomes (its own top folder, where it has one)."""
+    """A data set's official archive, and the folder that it becomes (its own top folder, where it has one).
+
+    ``checksum`` names its algorithm: ``md5:...`` or ``sha256:...``.
+    """
 
     url: str
-    md5: str
+    checksum: str
     folder: str
 
 
@@ -49,8 +51,19 @@ ARCHIVES = {
     # Checksum as in torchvision/datasets/imagenette.py; Apache-2.0, https://github.com/fastai/imagenette
     "imagenette": Archive(
         "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz",
-        "e793b78cc4c9e9a4ccc0c1155377a412",
+        "md5:e793b78cc4c9e9a4ccc0c1155377a412",
         "imagenette2-160",
+    ),
+    # Checksums as in torchaudio/datasets/speechcommands.py; CC BY 4.0, arXiv:1804.03209
+    "speech": Archive(
+        "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.01.tar.gz",
+        "sha256:743935421bb51cccdb6bdd152e04c5c70274e935c82119ad7faeec31780d811d",
+        "speech_commands_v0.01",
+    ),
+    "speech_v0.02": Archive(
+        "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+        "sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+        "speech_commands_v0.02",
     ),
 }
 
@@ -85,7 +98,7 @@ def fetch(name: str, to: Path) -> Path:
         if not right:
             part.unlink()
             raise SpeedproofError(
-                f"{archive.url} does not have the checksum {archive.md5} and was removed: run `{command}` again, "
+                f"{archive.url} does not have the checksum {archive.checksum} and was removed: run `{command}` again, "
                 f"and if that repeats, something between here and the server changes files"
             )
         _unpack(archive, part, target, command)
@@ -101,12 +114,14 @@ def fetch(name: str, to: Path) -> Path:
 
 def _download(archive: Archive, part: Path, command: str) -> bool:
     """Make ``part`` whole, from where it ends, and return whether its checksum is the archive's."""
-    digest, have = _md5(), 0
+    algorithm, _, expected = archive.checksum.partition(":")
+    new_digest = partial(hashlib.new, algorithm, usedforsecurity=False)
+    digest, have = new_digest(), 0
     if part.exists():
         with part.open("rb") as file:
-            digest = hashlib.file_digest(file, _md5)
+            digest = hashlib.file_digest(file, new_digest)
             have = file.tell()
-    if digest.hexdigest() == archive.md5:
+    if digest.hexdigest() == expected:
         return True
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with _network_errors(archive, command):
@@ -119,7 +134,7 @@ def _download(archive: Archive, part: Path, command: str) -> bool:
             raise
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            digest, have = _md5(), 0
+            digest, have = new_digest(), 0
         announced = response.headers["Content-Length"]
         total = have + int(announced) if announced else None
         title = f"fetching {archive.folder}"
@@ -133,16 +148,12 @@ def _download(archive: Archive, part: Path, command: str) -> bool:
     with _network_errors(archive, command):
         if total is not None and have < total:  # http.client does not complain
             raise ConnectionError(f"the connection ended after {have:,} of {total:,} bytes")
-    return digest.hexdigest() == archive.md5
+    return digest.hexdigest() == expected
 
 
 def _read(response: http.client.HTTPResponse, archive: Archive, command: str) -> bytes:
     with _network_errors(archive, command):
         return response.read(CHUNK_BYTES)
-
-
-def _md5() -> hashlib._Hash:
-    return hashlib.md5(usedforsecurity=False)
 
 
 @contextmanager
@@ -173,21 +184,3 @@ def _unpack(archive: Archive, part: Path, target: Path, command: str) -> None:
             ) from error
         own = unpacked / archive.folder
         (own if own.is_dir() else unpacked).rename(target)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 is success, 2 bad input or a failure told in one sentence on stderr, 130 Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m models.data", description="Fetch data sets.")
-    fetching = parser.add_subparsers(required=True, metavar="fetch").add_parser("fetch", help="download and unpack one")
-    fetching.add_argument("name", help=", ".join(ARCHIVES))
-    fetching.add_argument("--to", type=Path, default=data_root(), help="folder (default: $SPEEDPROOF_DATA or data)")
-    arguments = parser.parse_args(argv)
-    try:
-        fetch(arguments.name, arguments.to)
-    except SpeedproofError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted: what was downloaded stays in {arguments.to}; the same command goes on", file=sys.stderr)
-        return 130
-    return 0

@@ -13,7 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -115,6 +115,14 @@ QUANTIZATION = "quantization"  # of GraphModule.meta and of a file's, where a qu
 def is_quantized(module: nn.Module) -> bool:
     """Whether a module is what `optim.quantize` made; asked without importing what makes it."""
     return QUANTIZATION in getattr(module, "meta", {})
+
+
+def computes_in_int8(module: nn.Module) -> bool:
+    """Whether a module multiplies integers: where the weights alone are quantized, floats are made of them first."""
+    if not is_quantized(module):
+        return False
+    made_by: Mapping[str, Any] = module.meta[QUANTIZATION]  # type: ignore[assignment, index]
+    return str(made_by["config"]["method"]) != "weights"
 
 
 def as_tuple(outputs: torch.Tensor | Tensors | list[torch.Tensor]) -> Tensors:

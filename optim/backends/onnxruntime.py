@@ -127,6 +127,9 @@ def _session(path: Path, target: Target, profile_to: Path | None = None) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # errors: which initializers it dropped is of no use to anybody
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if b"QuantizeLinear" not in path.read_bytes():
+        # At most weights are quantized: they become floats once, when the file is read, and not in every call.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_to / "profile")

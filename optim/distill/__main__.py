@@ -5,33 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from models.errors import SpeedproofError
 from optim.backends.cache import check_writable
 from optim.command import (
-    DIGITS,
     SCHEDULE_USAGES,
     add_data_options,
     add_fields,
     check_save_path,
+    chosen_size,
     data_choice,
-    given,
     load_model,
     run,
+    schedule,
     use_machine,
 )
 from optim.distill.loss import DistillConfig
 from optim.distill.method import sweep, sweep_table
-from optim.fit import accuracy_on_test
+from optim.kinds import kind_of, score_on_test
 from optim.saved import save_model
+from optim.schedule import described
 
 USAGES = {
-    "size": "image size in px",
+    "size": "px of an image, or ms of speech",
     **SCHEDULE_USAGES,
-    "views": "fixed views of each image whose teacher logits are kept; 0: new views in every epoch",
+    "views": "fixed views of each example whose teacher logits are kept; 0: new views in every epoch",
     "teacher_size": "px of the teacher's views; 0: as the student's",
     "transfer": "what else the student learns from the teacher's layers: none, feature or attention",
     "transfer_weight": "weight of that part of the loss",
@@ -72,23 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         use_machine(options)
         choice = data_choice(options)
-        defaults: dict[str, Any] = DIGITS if choice.name == "digits" else {}
-        config = DistillConfig(**(defaults | given(options, USAGES)), layers=_layer_pairs(options.layers))
+        layers = _layer_pairs(options.layers)
+        check_save_path(options.save_path)
+        check_writable()
+        student, workload = load_model(options.student, choice, options.size, "--student", fresh=True)
+        size = chosen_size(options.size, workload)
+        config = DistillConfig(**{**schedule(options, USAGES, workload, size), "size": size}, layers=layers)
         for temperature in options.temperature:
             for alpha in options.alpha:
                 replace(config, temperature=temperature, alpha=alpha).check()
-        check_save_path(options.save_path)
-        check_writable()
-        teacher, _ = load_model(options.teacher, choice, config.size, "--teacher")
-        student, workload = load_model(options.student, choice, config.size, "--student", fresh=True)
+        teacher, _ = load_model(options.teacher, choice, size, "--teacher")
         student.to(options.device)
         student, rows = sweep(teacher, student, workload, config, options.temperature, options.alpha, options.save_path)
-        top1, examples = accuracy_on_test(student, workload, config.size, config.precision)
-        meta = {"method": "distill", "config": asdict(config), "sweep": rows, "test_top1": top1}
+        score = kind_of(workload, config.size).score
+        tested, examples = score_on_test(student, workload, config.size, config.precision)
+        meta = {"method": "distill", "config": described(config), "sweep": rows, f"test_{score.key}": tested}
         save_model(options.save_path, student.cpu(), workload, config.size, meta)
         if len(rows) > 1:
-            print(sweep_table(rows))
-        print(f"{options.save_path}: top-1 {top1:.1%} on {examples} test images")
+            print(sweep_table(rows, score))
+        print(f"{options.save_path}: {score.said(tested)} on {examples} test {score.examples}")
 
     return run(body)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.errors import SpeedproofError
-from optim.epoch import TrainConfig
+from optim.schedule import TrainConfig
 
 TRANSFERS = ("none", "feature", "attention")
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 from torch import nn
 
-from models.data.images import SUFFIXES, ImageSplit
-from models.errors import SpeedproofError
 from models.weights import save_json
 from models.workload import Workload
+from optim.data import Score
 from optim.distill.loss import DistillConfig
 from optim.distill.teacher import teaching
-from optim.fit import TrainingData, fit, load_data, weights_digest
+from optim.fit import fit, weights_digest
+from optim.kinds import kind_of, load_data
+from optim.schedule import described
 
 
 def distill(
@@ -59,12 +59,13 @@ def retrain(
     config.check()
     data = load_data(model, workload, config.size)
     identity = {
-        "config": asdict(config), "workload": workload.name, "data": workload.data_name, "images": len(data.labels),
+        "config": described(config), "workload": workload.name, "data": workload.data_name,
+        data.score.examples: len(data),
         "start": weights_digest(model), "teacher": weights_digest(teacher) if teacher is not None else None,
     }  # fmt: skip
     model.requires_grad_(True)
     if teacher is not None and config.unlabeled:
-        data = _with_unlabeled(data, Path(config.unlabeled))
+        data = data.with_unlabeled(Path(config.unlabeled))
     with teaching(teacher, model, data, config) as (objective, extra):
         history = fit(
             model, data, config.size, config, objective, name=name, identity=identity,
@@ -73,22 +74,9 @@ def retrain(
         )  # fmt: skip
     model.requires_grad_(False)
     if keep is not None:
-        save_json(keep.with_suffix(".json"), {"config": asdict(config), **history})
+        save_json(keep.with_suffix(".json"), {"config": described(config), **history})
         keep.with_suffix(".resume").unlink(missing_ok=True)
     return history
-
-
-def _with_unlabeled(data: TrainingData, folder: Path) -> TrainingData:
-    """The training data and the images of a folder, and of those below it, without labels."""
-    if not folder.is_dir():
-        raise SpeedproofError(f"--unlabeled {folder}: no such folder; expected one that holds images")
-    files = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES))
-    if not files:
-        raise SpeedproofError(f"--unlabeled {folder} holds no image ({', '.join(sorted(SUFFIXES))}): fill it")
-    edge = data.images.shape[-1]
-    more = ImageSplit(files, (-1,) * len(files), data.classes, edge).stack(edge)
-    labels = torch.cat([data.labels, torch.full((len(files),), -1)])
-    return replace(data, images=torch.cat([data.images, more]), labels=labels)
 
 
 def sweep(
@@ -102,8 +90,9 @@ def sweep(
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Distil once for each temperature and alpha; the best student by validation, and a row for each pair.
 
-    The rows are judged on the validation images, since one of them is chosen by it.
+    The rows are judged on the validation examples, since one of them is chosen by it.
     """
+    key = f"validation_{kind_of(workload, config.size).score.key}"
     best: nn.Module | None = None
     rows: list[dict[str, float]] = []
     for temperature in temperatures:
@@ -112,20 +101,21 @@ def sweep(
             place = keep and keep.with_name(f"{keep.stem}_t{temperature:g}_a{alpha:g}{keep.suffix}")
             chosen = replace(config, temperature=temperature, alpha=alpha)
             history = retrain(own, workload, chosen, teacher, keep=place, name=name)
-            top1 = history["best_validation_top1"]
-            if best is None or top1 > max(row["validation_top1"] for row in rows):
+            score = history[f"best_{key}"]
+            if best is None or score > max(row[key] for row in rows):
                 best = own
-            rows.append({"temperature": temperature, "alpha": alpha, "validation_top1": top1})
+            rows.append({"temperature": temperature, "alpha": alpha, key: score})
     assert best is not None
     return best, rows
 
 
-def sweep_table(rows: Sequence[dict[str, float]]) -> str:
-    """Validation accuracy of a sweep: temperatures down, alphas across, the best one marked."""
-    alphas = sorted({row["alpha"] for row in rows})
-    best = max(row["validation_top1"] for row in rows)
+def sweep_table(rows: Sequence[dict[str, float]], score: Score) -> str:
+    """Validation score of a sweep: temperatures down, alphas across, the best one marked."""
+    key = f"validation_{score.key}"
+    alphas, best = sorted({row["alpha"] for row in rows}), max(row[key] for row in rows)
     lines = []
     for temperature in sorted({row["temperature"] for row in rows}):
-        found = {row["alpha"]: row["validation_top1"] for row in rows if row["temperature"] == temperature}
-        lines.append([f"{temperature:g}", *(f"{found[a]:.1%}{' *' if found[a] == best else ''}" for a in alphas)])
+        found = {row["alpha"]: row[key] for row in rows if row["temperature"] == temperature}
+        cells = (f"{found[alpha]:{score.form}}{' *' if found[alpha] == best else ''}" for alpha in alphas)
+        lines.append([f"{temperature:g}", *cells])
     return tabulate(lines, ["temperature", *(f"alpha {alpha:g}" for alpha in alphas)], disable_numparse=True)

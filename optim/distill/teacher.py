@@ -19,13 +19,14 @@ from models.data.images import target_indices
 from models.errors import SpeedproofError
 from optim.backends import load_backend
 from optim.backends.base import Target
-from optim.backends.cache import artefact, module_digest, tensors_digest
+from optim.backends.cache import artefact, module_digest
+from optim.data import Batch, Objective, TrainingData
 from optim.distill.loss import DistillConfig, attention_map, distillation_loss
-from optim.epoch import Batch, Objective, autocast_dtype, batches
-from optim.fit import TrainingData, cross_entropy
+from optim.epoch import autocast_dtype
+from optim.fit import cross_entropy
 
-_ROWS = 64  # images a call of the teacher whose logits are kept
-_WORTH_AN_EXPORT = 1000  # images: an export takes as long as some hundred of them in eager
+_ROWS = 64  # examples a call of the teacher whose logits are kept
+_WORTH_AN_EXPORT = 1000  # examples: an export takes as long as some hundred of them in eager
 
 
 @contextlib.contextmanager
@@ -63,7 +64,7 @@ def _transferring(
     """The objective with feature or attention transfer between the layers that the config pairs."""
     teachers, students = zip(*config.layers, strict=True)
     with _tapped(teacher, teachers) as theirs, _tapped(student, students) as ours:
-        channels = _channels(teacher, student, theirs, ours, config)
+        channels = _channels(teacher, student, theirs, ours, data, config)
         projections = _projections(channels, student, config) if config.transfer == "feature" else None
 
         def objective(model: nn.Module, batch: Batch, size: int, epoch: int) -> Tensor:  # noqa: ARG001
@@ -103,10 +104,11 @@ def _tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor
 
 
 def _channels(
-    teacher: nn.Module, student: nn.Module, theirs: dict[str, Tensor], ours: dict[str, Tensor], config: DistillConfig
-) -> list[tuple[int, int]]:
+    teacher: nn.Module, student: nn.Module, theirs: dict[str, Tensor], ours: dict[str, Tensor], data: TrainingData,
+    config: DistillConfig,
+) -> list[tuple[int, int]]:  # fmt: skip
     """How many channels each pair of layers has, the teacher's and the student's."""
-    example = torch.zeros(1, 3, config.size, config.size, device=next(student.parameters()).device)
+    example = data.inputs(1, config.size).to(next(student.parameters()).device)
     with torch.no_grad():
         teacher(example)
         student.eval()(example)
@@ -135,7 +137,7 @@ def _loss(logits: Tensor, said: Tensor, batch: Batch, data: TrainingData, config
 def _columns(teacher: nn.Module, data: TrainingData, size: int) -> Tensor:
     """Which outputs of the teacher stand for the classes of the data: int64 (classes,)."""
     with torch.inference_mode():
-        outputs = teacher(torch.zeros(1, 3, size, size, device=next(teacher.parameters()).device)).shape[1]
+        outputs = teacher(data.inputs(1, size).to(next(teacher.parameters()).device)).shape[1]
     found = target_indices(data.classes, outputs)
     if found is None:
         raise SpeedproofError(
@@ -153,21 +155,20 @@ def _ask(teacher: nn.Module, batch: Batch, size: int) -> Tensor:
 
 
 def kept_logits(teacher: nn.Module, data: TrainingData, config: DistillConfig) -> Tensor:
-    """The teacher's logits for each view of the training images, (views, N, outputs) float32, computed once."""
+    """The teacher's logits for each view of the training examples, (views, N, outputs) float32, computed once."""
     size, device = config.teacher_size or config.size, next(teacher.parameters()).device.type
     precision = "bf16" if autocast_dtype(config.precision, device) == torch.bfloat16 else "fp32"
     parts: dict[str, object] = {
-        "teacher": module_digest(teacher), "images": tensors_digest((data.images,)), "size": size, "device": device,
-        "precision": precision,
-        "seed": config.seed, "smallest_area": config.smallest_area, "mirrors": data.mirrors, "torch": torch.__version__,
+        "teacher": module_digest(teacher), "size": size, "device": device, "precision": precision,
+        "seed": config.seed, "torch": torch.__version__, **data.identity(config),
     }  # fmt: skip
 
     def build(view: int, folder: Path) -> None:
-        rows = torch.split(torch.arange(len(data.images)), _ROWS)
-        drawn = batches((data.images, data.labels), rows, view, config, data.mirrors, device)
+        rows = torch.split(torch.arange(len(data)), _ROWS)
+        drawn = data.batches(rows, view, config, device)
         title = f"teacher, view {view + 1}/{config.views}"
         bar = tqdm(drawn, desc=title, total=len(rows), leave=False, disable=not sys.stderr.isatty())
-        ask = _fast(teacher, size, device, precision, len(data.images))
+        ask = _fast(teacher, data, size, device, precision)
         said = torch.cat([ask(batch.views(size)).float().cpu() for batch in bar])
         save_file({"logits": said}, folder / "logits.safetensors")
 
@@ -178,14 +179,14 @@ def kept_logits(teacher: nn.Module, data: TrainingData, config: DistillConfig) -
     return torch.stack([kept(view) for view in range(config.views)])
 
 
-def _fast(teacher: nn.Module, size: int, device: str, precision: str, images: int) -> Callable[[Tensor], Tensor]:
-    """The teacher on the fastest backend that runs it here, for up to `_ROWS` images a call.
+def _fast(teacher: nn.Module, data: TrainingData, size: int, device: str, precision: str) -> Callable[[Tensor], Tensor]:
+    """The teacher on the fastest backend that runs it here, for up to `_ROWS` examples a call.
 
     On two CPU cores EfficientNet-Lite0 takes a tenth of eager's time in OpenVINO.
     """
     target = Target(device, torch.get_num_threads())
-    example = (torch.zeros(_ROWS, 3, size, size),)
-    exports = ("openvino", "onnxruntime") if images >= _WORTH_AN_EXPORT else ()
+    example = (data.inputs(_ROWS, size),)
+    exports = ("openvino", "onnxruntime") if len(data) >= _WORTH_AN_EXPORT else ()
     for name in (*exports, "eager"):
         backend = load_backend(name)
         if backend.missing(precision, target) is None:
@@ -195,7 +196,7 @@ def _fast(teacher: nn.Module, size: int, device: str, precision: str, images: in
 
     def ask(views: Tensor) -> Tensor:
         missing = _ROWS - len(views)
-        padded = torch.cat([views, views[-1:].expand(missing, -1, -1, -1)]) if missing else views
+        padded = torch.cat([views, views[-1:].expand(missing, *views.shape[1:])]) if missing else views
         return runner(padded.contiguous())[0][: len(views)]
 
     return ask

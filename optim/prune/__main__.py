@@ -17,25 +17,27 @@ from models.workload import Workload
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
 from optim.command import (
-    DIGITS,
     SCHEDULE_USAGES,
     add_data_options,
     add_fields,
     check_save_path,
+    chosen_size,
     data_choice,
     given,
     load_model,
     run,
     use_machine,
+    usual_schedule,
 )
 from optim.distill import DistillConfig
-from optim.fit import accuracy_on_test
+from optim.kinds import kind_of, score_on_test
 from optim.prune.config import METHODS, PruneConfig
 from optim.prune.masks import fits_semi_structured, layers_of
 from optim.prune.method import prune
 from optim.prune.report import compressed_bytes, parameters, sparsity
 from optim.prune.sensitivity import sensitivity, sensitivity_table
 from optim.saved import save_model
+from optim.schedule import described
 
 USAGES = {
     "amount": "share of the weights, or of the channels, that go",
@@ -56,7 +58,7 @@ TEACHER_USAGES = {
     "alpha": "share of the teacher's word in the loss; the rest is the labels'",
     "teacher_size": "px of the teacher's views; 0: as the model's",
 }
-MEASURED_USAGES = {"size": "image size in px", "precision": SCHEDULE_USAGES["precision"]}
+MEASURED_USAGES = {"size": "px of an image, or ms of speech", "precision": SCHEDULE_USAGES["precision"]}
 # Of a model that is trained already: full resolution from the start, and a fifth of training's rate.
 FINE_TUNE = {"epochs": 5, "start_share": 1.0, "warmup_epochs": 0.3}
 OWN_USAGES = {"fine_tune_epochs": "", "lr": "", "start_share": ""}
@@ -93,14 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(options: argparse.Namespace, digits: bool) -> PruneConfig:
+def _config(options: argparse.Namespace, workload: Workload, size: int) -> PruneConfig:
     """The configuration that the options name. Raises SpeedproofError for options that do not go together."""
-    measured = given(options, MEASURED_USAGES)
+    measured = {**given(options, MEASURED_USAGES), "size": size}
     schedule = given(options, TUNING_USAGES | OWN_USAGES)
     taught = given(options, TEACHER_USAGES)
     _refuse(() if options.fine_tune else {**schedule, **({"teacher": 1} if options.teacher else {})}, "--fine-tune")
     _refuse(() if options.teacher else taught, "--teacher")
-    base = {**asdict(DistillConfig()), **FINE_TUNE, **({**DIGITS, **FINE_TUNE} if digits else {})}
+    base = {**asdict(DistillConfig()), **usual_schedule(workload, size), **FINE_TUNE}
     if "fine_tune_epochs" in schedule:
         schedule["epochs"] = schedule.pop("fine_tune_epochs")
     tuning = DistillConfig(**{**base, "lr": base["lr"] / 5, **measured, **schedule, **taught})
@@ -135,13 +137,14 @@ def _check_kind(options: argparse.Namespace) -> None:
 
 def _facts(model: nn.Module, workload: Workload, size: int, precision: str) -> dict[str, str]:
     """What the table shows of a model."""
-    top1, examples = accuracy_on_test(model, workload, size, precision)
+    tested, examples = score_on_test(model, workload, size, precision)
+    score = kind_of(workload, size).score
     return {
         "zeros among the weights": f"{sparsity(model)['overall']:.1%}",
         "parameters": f"{parameters(model):,}",
         "size": f"{weight_bytes(model) / 1e6:.2f} MB",
         "compressed (zlib)": f"{compressed_bytes(model) / 1e6:.2f} MB",
-        f"top-1, {examples} test images": f"{top1:.1%}",
+        f"{score.words}, {examples} test {score.examples}": f"{tested:{score.form}}",
     }
 
 
@@ -152,13 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         use_machine(options)
         choice = data_choice(options)
-        config = _config(options, choice.name == "digits")
-        config.check()
         _check_kind(options)
-        measured = DistillConfig(**given(options, MEASURED_USAGES))
-        size, precision = measured.size, measured.precision
-        model, workload = load_model(options.model, choice, size, "--model")
+        model, workload = load_model(options.model, choice, options.size, "--model")
+        size, precision = chosen_size(options.size, workload), options.precision or DistillConfig.precision
         workload.check_size(size)
+        config = _config(options, workload, size)
+        config.check()
         model.to(options.device)
         if options.sensitivity:
             amounts = options.amounts or (AMOUNTS if config.method != "2:4" else (config.amount,))
@@ -170,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             teacher, _ = load_model(options.teacher, choice, config.fine_tune.teacher_size or size, "--teacher")  # type: ignore[union-attr]
         pruned = prune(model, workload, config, teacher=teacher, keep=options.save_path)
         before, after = (_facts(one, workload, size, precision) for one in (model, pruned))
-        meta = {"method": "prune", "config": asdict(config)}
+        meta = {"method": "prune", "config": described(config)}
         save_model(options.save_path, pruned.cpu(), workload, size, meta)
         print(tabulate([[name, before[name], after[name]] for name in before], ["", "before", "after"],
                        disable_numparse=True, colalign=("left", "right", "right")))  # fmt: skip

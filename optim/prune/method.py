@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from models.errors import SpeedproofError
 from models.workload import Tensors, Workload
 from optim.distill import DistillConfig, retrain
-from optim.fit import image_splits, weights_digest
+from optim.fit import weights_digest
+from optim.kinds import kind_of, splits_of
 from optim.prune.channels import ChannelGroups, choose_channels
 from optim.prune.config import PruneConfig, sparsity_at
 from optim.prune.masks import apply_masks, choose_masks, layers_of
 from optim.prune.stages import Stages
+from optim.schedule import described
 
 
 def prune(
@@ -136,9 +138,10 @@ def _prune_channels(own: nn.Module, example: Tensors, config: PruneConfig, stage
 def _identity(model: nn.Module, workload: Workload, config: PruneConfig, teacher: nn.Module | None) -> dict[str, Any]:
     """What decides the result of a run, as `retrain` tells its own apart."""
     identity: dict[str, Any] = {
-        "config": asdict(config), "workload": workload.name, "data": workload.data_name,
+        "config": described(config), "workload": workload.name, "data": workload.data_name,
         "start": weights_digest(model), "teacher": weights_digest(teacher) if teacher is not None else None,
     }  # fmt: skip
     if config.fine_tune is not None:
-        identity["images"] = len(image_splits(workload, config.fine_tune.size)["train"])
+        size = config.fine_tune.size
+        identity[kind_of(workload, size).score.examples] = len(splits_of(workload, size)["train"])
     return identity

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import SpeedproofError
+from models.workload import Workload
 from optim.backends.base import PRECISIONS
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
@@ -18,6 +19,7 @@ from optim.command import (
     add_data_options,
     add_fields,
     check_save_path,
+    chosen_size,
     data_choice,
     given,
     load_model,
@@ -26,25 +28,25 @@ from optim.command import (
 )
 from optim.quantize.config import METHODS, QAT, QuantizeConfig
 from optim.quantize.coverage import coverage_int8
-from optim.quantize.method import quantize
+from optim.quantize.method import quantize, usual_qat
 from optim.quantize.sensitivity import first_quality, sensitivity, sensitivity_table
 from optim.quantize.storage import save
 from optim.saved import save_model
 
 CASTS = ("bf16", "fp16")
 USAGES = {
-    "size": "image size in px",
+    "size": "px of an image, or ms of speech",
     "calibration": "how an activation's range is found: minmax, entropy or percentile",
     "percentile": "share of an activation's values, in per cent, that percentile calibration keeps",
-    "calibration_images": "images that ranges are found on",
+    "calibration_images": "examples that ranges are found on",
     "calibration_split": "split that they are drawn from",
     "bits": "bits of a weight, 2 to 8; below 8 they are still stored in int8",
-    "seed": "which images are drawn",
+    "seed": "which examples are drawn",
 }
 FINE_TUNING = {
-    "fine_tune_epochs": ("epochs", int, "qat: passes over the images"),
+    "fine_tune_epochs": ("epochs", int, "qat: passes over the data"),
     "lr": ("lr", float, "qat: peak learning rate"),
-    "batch_size": ("batch_size", int, "qat: images a step"),
+    "batch_size": ("batch_size", int, "qat: examples a step"),
 }
 
 
@@ -65,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--per-tensor", action="store_true", help="one scale for a whole weight instead of one for each channel")
     add("--float-sums", action="store_true", help="sums of two branches stay in float: for residuals with outliers")
     add("--float-layers", nargs="+", default=[], metavar="LAYER", help="modules that stay in float, with all in them")
-    add("--drop-max", type=float, metavar="X", help="put what hurts most back to float until top-1 drops by at most X")
+    add(
+        "--drop-max",
+        type=float,
+        metavar="X",
+        help="put what hurts most back to float until the quality drops by at most X",
+    )
     add("--sensitivity", action="store_true", help="show what rounding each layer alone does")
     add("--teacher", metavar="MODEL", help=f"qat: learn from its logits too; {models}")
     for name, (field, kind, usage) in FINE_TUNING.items():
@@ -74,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(options: argparse.Namespace) -> QuantizeConfig:
-    """The config that the options name; for a cast, one that says only where and on how many pixels."""
+def _config(options: argparse.Namespace, workload: Workload) -> QuantizeConfig:
+    """The config that the options name; for a cast, one that says only where and for which size."""
     method = options.quantization_method
     if method not in (*METHODS, *CASTS):
         known = ", ".join((*METHODS, *CASTS))
@@ -92,7 +99,8 @@ def _config(options: argparse.Namespace) -> QuantizeConfig:
     }
     if (tuning or options.teacher) and method != "qat":
         raise SpeedproofError("--fine-tune-epochs, --lr, --batch-size and --teacher go with --quantization-method qat")
-    chosen: dict[str, Any] = given(options, USAGES)
+    size = chosen_size(options.size, workload)
+    chosen: dict[str, Any] = {**given(options, USAGES), "size": size}
     config = QuantizeConfig(
         **chosen,
         method="static" if method in CASTS else method,
@@ -100,7 +108,7 @@ def _config(options: argparse.Namespace) -> QuantizeConfig:
         float_sums=options.float_sums,
         float_layers=tuple(options.float_layers),
         drop_max=options.drop_max,
-        fine_tune=replace(QAT, **tuning) if method == "qat" else None,
+        fine_tune=replace(usual_qat(workload, size), **tuning) if method == "qat" else None,
     )
     config.check()
     return config
@@ -114,10 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_machine(options)
         choice = data_choice(options)
         cast = options.quantization_method if options.quantization_method in CASTS else None
-        config = _config(options)
         check_save_path(options.save_path)
         check_writable()
-        model, workload = load_model(options.model, choice, config.size, "--model")
+        model, workload = load_model(options.model, choice, options.size, "--model")
+        config = _config(options, workload)
         model.to(options.device)
         before, bytes_before = first_quality(model, workload, config.size, "test"), weight_bytes(model)
         if options.sensitivity:

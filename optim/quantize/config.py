@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from models.errors import SpeedproofError
 from optim.distill import DistillConfig
+from optim.schedule import SPEECH
 
 for _name in ("torchao", "torch.utils._pytree"):  # torchao, when it is imported, warns of what is missing for a GPU
     logging.getLogger(_name).setLevel(logging.ERROR)
 
-METHODS = ("static", "dynamic", "qat")
+METHODS = ("static", "dynamic", "qat", "weights")
+CALIBRATED = ("static", "qat")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 SPLITS = ("train", "validation", "test")
 
@@ -52,8 +54,10 @@ class QuantizeConfig:
             raise SpeedproofError(f"--percentile {self.percentile:g}: expected a number above 50, at most 100")
         if self.drop_max is not None and not 0 <= self.drop_max < math.inf:
             raise SpeedproofError(f"--drop-max {self.drop_max:g}: expected a number from 0")
-        if self.drop_max is not None and self.method == "dynamic":
-            raise SpeedproofError("--drop-max goes with static and qat: dynamic has no ranges to judge layers by")
+        if self.drop_max is not None and self.method not in CALIBRATED:
+            raise SpeedproofError(
+                f"--drop-max goes with static and qat: {self.method} has no ranges to judge layers by"
+            )
         if self.fine_tune is not None:
             if self.method != "qat":
                 raise SpeedproofError(f"fine_tune goes with the method qat, not with {self.method}")
@@ -66,3 +70,4 @@ def _option(name: str) -> str:
 
 # Low rates and no weight decay: the weights only have to find their way around the grid.
 QAT = DistillConfig(epochs=2, lr=0.002, warmup_epochs=0.1, start_share=1.0, weight_decay=0.0, views=0, patience=2)
+QAT_SPEECH = DistillConfig(**{**SPEECH, "epochs": 2, "lr": 1e-4, "weight_decay": 0.0, "patience": 2}, views=0)

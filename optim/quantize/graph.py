@@ -34,6 +34,7 @@ from optim.quantize.grids import ActivationGrid, WeightGrid
 
 aten = torch.ops.aten
 WEIGHTED = {aten.conv1d.default, aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.linear.default}
+RECURRENT = {aten.gru.input, aten.lstm.input}
 ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
 _MEANS = {aten.mean.dim, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default}
 _PASSING = {aten.max_pool2d.default, aten.constant_pad_nd.default, aten.pad.default}
@@ -45,6 +46,7 @@ class Places(Quantizer):  # type: ignore[misc]
     def __init__(self, config: QuantizeConfig) -> None:
         dynamic = config.method == "dynamic"
         self._targets = {aten.linear.default} if dynamic else WEIGHTED
+        self._weights_alone = config.method == "weights"
         self._rest = not dynamic
         self._float_layers = config.float_layers
         self._additions = set() if config.float_sums else ADDITIONS
@@ -60,7 +62,10 @@ class Places(Quantizer):  # type: ignore[misc]
         for node in model.graph.nodes:
             if node.op != "call_function" or in_layers(node, self._float_layers):
                 continue
-            if node.target in self._targets:
+            if self._weights_alone:
+                if weights := _weights_of(node):
+                    _annotate(node, dict.fromkeys(weights, self._weight))
+            elif node.target in self._targets:
                 x, weight = node.args[:2]
                 _annotate(node, {x: self._activation, weight: self._weight})
             elif not self._rest:
@@ -75,6 +80,16 @@ class Places(Quantizer):  # type: ignore[misc]
 
     def validate(self, model: GraphModule) -> None:
         """Any graph will do."""
+
+
+def _weights_of(node: Node) -> list[Any]:
+    """The matrices and kernels that an operator multiplies with."""
+    if node.target in WEIGHTED:
+        return [node.args[1]]
+    if node.target in RECURRENT:
+        parameters: Any = node.args[2]
+        return [part for part in parameters if part.meta["val"].dim() > 1]
+    return []
 
 
 def _annotate(node: Node, inputs: Mapping[Any, QuantizationSpec], output: object = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -10,11 +10,14 @@ from torch.fx import GraphModule
 
 from models.workload import Tensors, Workload
 from optim.backends.base import QUANTIZATION
-from optim.distill import retrain
+from optim.distill import DistillConfig, retrain
+from optim.kinds import kind_of
 from optim.quantize.calibrate import calibrate, calibration_examples, grids, ranges_of, set_stage
-from optim.quantize.config import QAT, QuantizeConfig
+from optim.quantize.config import CALIBRATED, QAT, QAT_SPEECH, QuantizeConfig
 from optim.quantize.graph import converted, prepared
 from optim.quantize.sensitivity import until_it_holds
+from optim.schedule import described
+from optim.speech import SpeechData
 
 
 def quantize(
@@ -36,7 +39,7 @@ def quantize(
     example = workload.example(config.size, 2, 0)
     own = prepared(model, example, config)
     examples = None
-    if config.method != "dynamic":
+    if config.method in CALIBRATED:
         examples = calibration_examples(workload, config)
         print(f"calibrated in {calibrate(own, examples, config):.1f} s: {examples.words}", flush=True)
         if config.drop_max is not None:
@@ -53,7 +56,7 @@ def finished(own: GraphModule, config: QuantizeConfig, calibrated_on: str, model
     result.meta = {
         QUANTIZATION: {
             "config": {
-                name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()
+                name: list(value) if isinstance(value, tuple) else value for name, value in described(config).items()
             },
             "calibration": calibrated_on,
             "ranges": {name: list(found) for name, found in ranges.items()},
@@ -61,6 +64,11 @@ def finished(own: GraphModule, config: QuantizeConfig, calibrated_on: str, model
         }
     }
     return result
+
+
+def usual_qat(workload: Workload, size: int) -> DistillConfig:
+    """How quantization-aware training goes where nothing else is said."""
+    return QAT_SPEECH if kind_of(workload, size) is SpeechData else QAT
 
 
 class _Trainable(nn.Module):
@@ -85,7 +93,9 @@ def _train(
 ) -> None:
     """Train the weights behind their grids; the activations' ranges stay as calibrated."""
     # The graph is of one size, so the resolution cannot grow as it does in plain training.
-    fine_tune = replace(config.fine_tune or QAT, size=config.size, start_share=1.0, end_share=1.0)
+    fine_tune = replace(
+        config.fine_tune or usual_qat(workload, config.size), size=config.size, start_share=1.0, end_share=1.0
+    )
     set_stage(grids(own), "round")
     retrain(_Trainable(own), workload, fine_tune, teacher, keep=keep, name="qat")
     set_stage(grids(own), "off")

@@ -14,7 +14,7 @@ from models.errors import SpeedproofError
 from models.workload import DataChoice, Workload, load_workload
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
-from optim.command import add_data_options, check_save_path, data_choice, load_model, run, use_machine
+from optim.command import add_data_options, check_save_path, chosen_size, data_choice, load_model, run, use_machine
 from optim.quantize.sensitivity import first_quality
 from optim.recipe.method import METHODS, RECIPES, Recipe, follow, load_recipe, orders
 from optim.saved import save_model
@@ -46,13 +46,22 @@ def _facts(model: nn.Module, workload: Workload, size: int) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m optim.recipe", description="Apply a named list of methods.")
     add = parser.add_argument
-    add("--recipe", required=True, metavar="NAME", help=f"one of {', '.join(RECIPES)}, or pkg.module:OBJECT")
-    add("--model", required=True, metavar="MODEL", help="a weights file, a workload's name or pkg.module:OBJECT")
+    known = f"one of {', '.join(RECIPES)}, or pkg.module:OBJECT"
+    add("name", nargs="?", metavar="NAME", help=f"{known}; hyphens are underscores")
+    add("--recipe", metavar="NAME", help="the same as an option")
+    add("--model", metavar="MODEL", help="a weights file, a workload's name or pkg.module:OBJECT (the recipe's own)")
     add("--save-path", type=Path, metavar="FILE", help="where the result is written")
     add("--orders", action="store_true", help="compare all orders of its steps instead of writing a result")
-    add("--size", type=int, default=224, metavar="PX", help="image size (224)")
+    add("--size", type=int, metavar="N", help="px of an image, or ms of speech (224, or the workload's first)")
     add_data_options(parser)
     return parser
+
+
+def _recipe_name(options: argparse.Namespace) -> str:
+    """The recipe that is named, by place or by option."""
+    if (options.name is None) == (options.recipe is None):
+        raise SpeedproofError("name one recipe, as in `python -m optim.recipe int8` or with --recipe")
+    return str(options.recipe or options.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,23 +70,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         use_machine(options)
-        choice, recipe = data_choice(options), load_recipe(options.recipe)
+        choice, recipe = data_choice(options), load_recipe(_recipe_name(options))
+        named = options.model or recipe.model
+        if named is None:
+            raise SpeedproofError(f"--model is missing: recipe {recipe.name} is for any model, name one")
         if options.orders == (options.save_path is not None):
             raise SpeedproofError("give --save-path FILE for a result, or --orders for a comparison, and not both")
         if options.save_path is not None:
             check_save_path(options.save_path)
         check_writable()
-        model, workload = load_model(options.model, choice, options.size, "--model")
-        workload.check_size(options.size)
+        model, workload = load_model(named, choice, options.size, "--model")
+        size = chosen_size(options.size, workload)
+        workload.check_size(size)
         model.to(options.device)
         if options.orders:
-            print(ablation(recipe, model, workload, choice, options.size))
+            print(ablation(recipe, model, workload, choice, size))
             return
-        made = follow(recipe, model, workload, choice, options.size).cpu()
+        made = follow(recipe, model, workload, choice, size).cpu()
         meta = {"method": "recipe", "recipe": recipe.description()}
-        save_model(options.save_path, made, made_of(recipe, workload, choice), options.size, meta)
+        save_model(options.save_path, made, made_of(recipe, workload, choice), size, meta)
         for name, own in (("before", model.cpu()), ("after", made)):
-            print(f"{name}: {', '.join(_facts(own, workload, options.size))} MB")
+            print(f"{name}: {', '.join(_facts(own, workload, size))} MB")
         print(f"{options.save_path}: written")
 
     return run(body)

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from optim.distill import DistillConfig, distill
 from optim.prune import PruneConfig, prune
 from optim.quantize import QuantizeConfig, quantize
 from optim.saved import load_saved, save_model
+from optim.schedule import described
 
 Step = DistillConfig | PruneConfig | QuantizeConfig
 METHODS: Mapping[type, str] = {DistillConfig: "distill", PruneConfig: "prune", QuantizeConfig: "quantize"}
@@ -38,6 +39,7 @@ class Recipe:
     student: str | None = None  # the workload whose architecture is taken, untrained, instead of the model
     teacher: str | None = None  # a workload's name or a weights file; None: the original model teaches
     file: Path | None = None  # the result, made elsewhere; then there are no steps
+    model: str | None = None  # the workload that it is for, where it is for one alone
 
     def check(self) -> None:
         """Raise SpeedproofError for a recipe that cannot be followed."""
@@ -64,7 +66,7 @@ class Recipe:
 
     def description(self) -> str:
         """All of it as JSON, for the record."""
-        steps = [{"method": METHODS[type(step)], **asdict(step)} for step in self.steps]
+        steps = [{"method": METHODS[type(step)], **described(step)} for step in self.steps]
         made = {"student": self.student, "teacher": self.teacher, "steps": steps}
         return json.dumps({**made, "file": self.file and self.file.name}, sort_keys=True)
 
@@ -90,7 +92,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def load_recipe(spec: str) -> Recipe:
-    """A recipe by name, from ``pkg.module:OBJECT``, or a weights file that a method wrote.
+    """A recipe by name (hyphens are underscores), from ``pkg.module:OBJECT``, or a weights file that a method wrote.
 
     Raises SpeedproofError where it is none of them.
     """
@@ -98,8 +100,9 @@ def load_recipe(spec: str) -> Recipe:
         own: Recipe = load_object(spec, Recipe, "--recipe")
         own.check()
         return own
-    if spec in RECIPES:
-        return RECIPES[spec]
+    name = spec.replace("-", "_")
+    if name in RECIPES:
+        return RECIPES[name]
     if Path(spec).is_file():
         return Recipe(re.sub("[^A-Za-z0-9_.]+", "_", Path(spec).stem), (), file=Path(spec))
     raise SpeedproofError(
@@ -125,7 +128,7 @@ def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoic
     """The model that a recipe makes of ``model``, in eval mode; the argument stays as it is.
 
     A recipe with a student, or one that begins with a distillation, starts from an untrained model, which the original
-    teaches where no other teacher is named. ``size`` in px replaces that of the recipe's configs. Raises
+    teaches where no other teacher is named. ``size`` replaces that of the recipe's configs. Raises
     SpeedproofError for a recipe that cannot be followed.
     """
     recipe.check()
@@ -143,7 +146,7 @@ def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoic
 
 
 def _sized(step: Step, size: int) -> Step:
-    """The config for an image size."""
+    """The config for a size."""
     if isinstance(step, PruneConfig):
         return replace(step, fine_tune=step.fine_tune and replace(step.fine_tune, size=size))
     return replace(step, size=size)
@@ -152,7 +155,7 @@ def _sized(step: Step, size: int) -> Step:
 def _made(step: Step, model: nn.Module, teacher: nn.Module, workload: Workload, size: int, name: str) -> nn.Module:
     """The result of one step, loaded where it was made before."""
     parts: dict[str, object] = {
-        "method": METHODS[type(step)], "config": asdict(step), "model": module_digest(model),
+        "method": METHODS[type(step)], "config": described(step), "model": module_digest(model),
         "teacher": module_digest(teacher), "data": workload.data_name, "torch": torch.__version__,
     }  # fmt: skip
 

@@ -1,0 +1,53 @@
+"""Keyword spotting on a stream: the time of one chunk of 10 to 1,000 ms, front end and state included.
+
+``pytest bench_tests/test_streaming.py --keyword happy --threads 1 --size 10,20,100,500,1000``. Before anything is
+timed, whole clips cut into chunks must give what the offline model says of them.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from bench_tests.harness.case import Case, NotMeasuredError
+from bench_tests.harness.session import Session
+from bench_tests.harness.timing import case_clock
+from models.crnn import Spotter
+from models.kws import CLIP_MS
+from models.logmel import SAMPLE_RATE
+from models.streaming import Stream, StreamingCrnn
+
+CLIPS = 4
+# Of a probability: what rounding adds up to over a clip.
+ALLOWED = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
+
+
+@pytest.mark.benchmark(timer=case_clock, disable_gc=True)
+def test_streaming(case: Case, measure: Callable[..., object]) -> None:
+    """Take one chunk length on one backend through the harness."""
+    measure(case, check=equals_offline)
+
+
+def equals_offline(case: Case, session: Session) -> None:
+    """Raise NotMeasuredError unless clips heard chunk by chunk are answered as in one piece."""
+    model = session.module(case)
+    if not isinstance(model, StreamingCrnn):
+        raise NotMeasuredError("failed", f"streaming: {type(model).__name__} has no offline form to compare with")
+    offline = Spotter(model.config).eval()
+    offline.load_state_dict(model.state_dict())
+    clips = session.workload("kws_waveform").data("test", CLIP_MS)
+    rows = range(CLIPS * case.batch)
+    waveforms = [torch.stack([clips[row][0] for row in rows[at::CLIPS]]) for at in range(CLIPS)]
+    chunk = case.size * SAMPLE_RATE // 1000
+    stream = Stream(session.compile(case), model.initial_state(case.batch), chunk)
+    for waveform in waveforms:
+        heard = [*stream.feed(waveform), *stream.finish()][-1]
+        with torch.inference_mode():
+            expected = offline(waveform).softmax(1)[:, 1]
+        off = float((heard.float() - expected).abs().max())
+        if not off <= ALLOWED[case.precision]:
+            raise NotMeasuredError(
+                "failed",
+                f"streaming: chunks of {case.size} ms give a probability that is off by {off:.1e} from the whole "
+                f"clip's, allowed are {ALLOWED[case.precision]:.0e}",
+            )

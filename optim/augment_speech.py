@@ -1,0 +1,57 @@
+"""Training views of clips of speech: shifted, in noise, louder or fainter, and with parts of the spectrum missing.
+
+1. The clip is shifted by up to 100 ms; silence moves in.
+2. Background noise, cut out at random, is added at a random signal-to-noise ratio.
+3. The sum is made louder or fainter; what goes beyond full scale is cut off, as a converter does.
+4. Where the model takes log-mel features, a band of frequencies and a stretch of time are replaced by the clip's
+   mean (SpecAugment, Park et al., 1904.08779, without its time warping). Silence in their place, the log of 1e-9, is so
+   far from all else that a CRNN learned next to nothing: ROC AUC 0.844 after three epochs on "happy", against 0.998.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.data.audio import SAMPLE_RATE
+
+DICE = 8  # numbers that one view of one clip needs
+SHIFT_S = 0.1
+RATIO_DB = (0.0, 40.0)  # from a word that is as loud as the noise to noise that is hardly heard
+GAIN_DB = (-10.0, 10.0)
+FREQUENCY_MASK = 15  # mel bands at most
+TIME_MASK = 35  # frames at most
+
+
+def random_waveforms(waveforms: Tensor, noise: Tensor, dice: Tensor) -> Tensor:
+    """Float32 (B, samples) within -1..1 to as many, as the first four of the dice (8, B) decide; ``noise`` (M,)."""
+    samples = waveforms.shape[1]
+    most = min(round(SHIFT_S * SAMPLE_RATE), samples - 1)
+    places = (dice[0] * (2 * most + 1)).long()
+    shifted = F.pad(waveforms, (most, most)).unfold(1, samples, 1)[torch.arange(len(waveforms)), places]
+
+    repeated = noise.repeat(-(-samples // len(noise)))
+    starts = (dice[1].double() * (len(repeated) - samples + 1)).long()
+    heard = repeated.unfold(0, samples, 1)[starts]  # (B, samples)
+    loudness, noise_loudness = (part.square().mean(1).sqrt() for part in (shifted, heard))
+    ratio = 10 ** (_between(RATIO_DB, dice[2]) / 20)
+    noisy = shifted + heard * (loudness / (ratio * noise_loudness.clamp(min=1e-9)))[:, None]
+    return (noisy * 10 ** (_between(GAIN_DB, dice[3]) / 20)[:, None]).clamp(-1, 1)
+
+
+def mask(features: Tensor, dice: Tensor) -> Tensor:
+    """Log-mel (B, 40, T) with a band and a stretch at each clip's mean, as the last four of the dice (8, B) decide."""
+    mean = features.mean((1, 2), keepdim=True)
+    for axis, most, (width, place) in ((1, FREQUENCY_MASK, dice[4:6]), (2, TIME_MASK, dice[6:8])):
+        length = features.shape[axis]
+        widths = (width * (min(most, length // 2) + 1)).long()  # 0 to the most
+        starts = (place * (length - widths + 1)).long()
+        steps = torch.arange(length, device=features.device)
+        hidden = (steps >= starts[:, None]) & (steps < (starts + widths)[:, None])  # (B, length)
+        features = torch.where(hidden.unsqueeze(3 - axis), mean, features)
+    return features
+
+
+def _between(bounds: tuple[float, float], dice: Tensor) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * dice
