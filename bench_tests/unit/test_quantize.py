@@ -20,7 +20,7 @@ from models.resnet import BasicBlock, resnet18
 from models.weights import load_into, read_checkpoint
 from models.workload import Quality
 from optim.backends import load_backend
-from optim.backends.base import Target
+from optim.backends.base import Target, computes_in_int8, is_quantized
 from optim.backends.cache import module_digest
 from optim.backends.export import onnx_file
 from optim.distill import DistillConfig, retrain
@@ -321,8 +321,12 @@ def test_qat_recovers_at_least_half_of_what_is_lost(trained):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"method": "dynamic"}, {"float_layers": ("conv1",), "per_channel": False}, {"bits": 4}],
-    ids=["static", "dynamic", "float layer", "4 bit"],
+    "change",
+    [
+        {}, {"method": "dynamic"}, {"method": "weights"},
+        {"float_layers": ("conv1",), "per_channel": False}, {"bits": 4},
+    ],
+    ids=["static", "dynamic", "weights", "float layer", "4 bit"],
 )  # fmt: skip
 def test_a_saved_model_is_loaded_bit_for_bit(trained, tmp_path, change):
     found = quantize(trained, TINY, replace(CONFIG, **change))
@@ -383,6 +387,42 @@ def test_dynamic_runs_everywhere_and_leaves_convolutions_in_float(trained, backe
         assert coverage_int8(quantize(trained, TINY, size)).int8 == ("fc",)
         covered = coverage_int8(quantize(STREAMING.build(32, None), STREAMING, size))
         assert covered.int8 == ("head",)
+
+
+class Recurrent(nn.Module):
+    """Three kinds of weights: of a convolution, a GRU and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gru = nn.Conv1d(4, 6, 3), nn.GRU(6, 48, 2, batch_first=True)
+        self.linear = nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.gru(self.conv(x).transpose(1, 2))[0][:, -1])
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino"])
+def test_weights_alone_are_small_and_computed_in_float(backend):
+    torch.manual_seed(0)
+    model, example = Recurrent().eval(), (noise(1, 2, 4, 20),)
+    workload = replace(MLP, build=lambda size, weights: Recurrent(), example=lambda size, batch, seed: example)
+    made = quantize(model, workload, QuantizeConfig(size=32, method="weights"))
+    assert is_quantized(made)
+    assert not computes_in_int8(made)
+    kernels = [tensor for tensor in made.state_dict().values() if tensor.dtype == torch.int8]
+    assert sum(tensor.numel() for tensor in kernels) == sum(p.numel() for p in model.parameters() if p.dim() > 1)
+
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in (p for p in rounded.parameters() if p.dim() > 1):
+            scale = parameter.abs().amax(tuple(range(1, parameter.dim())), keepdim=True) / 127
+            parameter.copy_((parameter / scale).round() * scale)
+        runner = load_backend(backend).compile(made, example, "fp32", Target("cpu", 1))
+        assert torch.allclose(runner(*example)[0], rounded(*example), atol=1e-5)
+    seen = {key.rpartition("/")[2] for key in runner.coverage(example).operators}
+    assert seen == {"float32"} if backend == "onnxruntime" else "uint8" not in seen  # folded when it is loaded
+    whole = load_backend(backend).compile(model, example, "fp32", Target("cpu", 1))
+    assert runner.size_bytes < 0.4 * whole.size_bytes
 
 
 def test_as_good_as_onnxruntimes_own_quantizer(static, trained, tmp_path):
@@ -449,7 +489,7 @@ def nothing(split: str, size: int):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"method": "magic"}, "--quantization-method 'magic': expected one of static, dynamic, qat"),
+        ({"method": "magic"}, "--quantization-method 'magic': expected one of static, dynamic, qat, weights"),
         ({"calibration": "guess"}, "--calibration 'guess': expected one of minmax, entropy, percentile"),
         ({"calibration_split": "all"}, "--calibration-split 'all': expected one of train, validation, test"),
         ({"calibration_images": 0}, "--calibration-images 0: expected from 1"),
@@ -466,6 +506,7 @@ def nothing(split: str, size: int):
         ({"fine_tune": DistillConfig()}, "fine_tune goes with the method qat, not with static"),
         ({"seed": -1}, "--seed -1: expected from 0"),
         ({"drop_max": 0.1, "method": "dynamic"}, "--drop-max goes with static and qat"),
+        ({"drop_max": 0.1, "method": "weights"}, "--drop-max goes with static and qat: weights has no ranges"),
     ],
 )
 def test_what_cannot_be_quantized_with_is_one_sentence(trained, change, said):
@@ -555,7 +596,7 @@ def test_the_command_casts_weights(tmp_path, capsys, method):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--quantization-method", "int3"], "'int3': expected one of static, dynamic, qat, bf16, fp16"),
+        (["--quantization-method", "int3"], "'int3': expected one of static, dynamic, qat, weights, bf16, fp16"),
         (["--model", "resnet19"], "--model resnet19: neither a weights file nor one of"),
         (["--save-path", "/"], "--save-path /: this is a folder"),
         (["--calibration-images", 0], "--calibration-images 0: expected from 1"),

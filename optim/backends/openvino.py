@@ -92,6 +92,7 @@ class OpenVino(Backend):
             "INFERENCE_NUM_THREADS": target.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # or activations that meet int8 weights would be rounded too
         }
         parts: dict[str, object] = {
             "onnx": path.parent.name,

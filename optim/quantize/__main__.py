@@ -12,7 +12,7 @@ from typing import Any
 
 from models.errors import SpeedproofError
 from models.workload import Workload
-from optim.backends.base import PRECISIONS
+from optim.backends.base import PRECISIONS, computes_in_int8
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
 from optim.command import (
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             teacher = load_model(options.teacher, choice, config.size, "--teacher")[0] if options.teacher else None
             result = quantize(model, workload, config, teacher=teacher, keep=options.save_path).cpu()
             after = first_quality(result, workload, config.size, "test")
-            print(coverage_int8(result).words)
+            print(coverage_int8(result).words if computes_in_int8(result) else "weights in int8, computed in float")
             save(options.save_path, result, workload, {"method": config.method, "test_quality": after and after.value})
         print(f"weights: {bytes_before / 1e6:.1f} MB before, {weight_bytes(result) / 1e6:.1f} MB after")
         if before and after:
