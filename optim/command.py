@@ -28,7 +28,7 @@ _IMAGES_ONLY = {"start_share", "end_share", "teacher_size", "unlabeled"}
 SCHEDULE_USAGES = {
     "epochs": "passes over the data (digits: 7)",
     "batch_size": "examples a step (speech: 128)",
-    "lr": "peak learning rate (digits: 0.04, speech: 0.0003)",
+    "lr": "peak learning rate (digits: 0.04, speech: 0.002)",
     "optimizer": "sgd or adam (speech: adam)",
     "clip_norm": "largest norm of the gradient, 0: any (speech: 5)",
     "patience": "epochs without a better score on validation before it stops (speech: 20)",

@@ -55,10 +55,11 @@ class TrainConfig:
 # Eight-pixel digits are learned in a few epochs; a smaller start keeps them under three minutes on two cores.
 DIGITS: Mapping[str, Any] = {"epochs": 7, "start_share": 0.15, "smallest_area": 0.7, "lr": 0.04}
 
-# Keyword spotting as the course trains it (markovka17/dla, hw2_kws); no early stop, since clips are few and the score
-# of one epoch says little.
+# Keyword spotting as the course trains it (markovka17/dla, hw2_kws), but for its rate of 3e-4: in 20 epochs of so few
+# clips it leaves a validation ROC AUC of 0.9991 where this one reaches 0.9997. No early stop, since clips are few and
+# the score of one epoch says little.
 SPEECH: Mapping[str, Any] = {
-    "epochs": 20, "batch_size": 128, "lr": 3e-4, "optimizer": "adam", "weight_decay": 1e-5, "clip_norm": 5.0,
+    "epochs": 20, "batch_size": 128, "lr": 2e-3, "optimizer": "adam", "weight_decay": 1e-5, "clip_norm": 5.0,
     "label_smoothing": 0.0, "start_share": 1.0, "patience": 20, "precision": "fp32",
 }  # fmt: skip
 

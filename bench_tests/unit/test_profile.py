@@ -21,8 +21,9 @@ from bench_tests.harness.layer_times import Clock, Layer, Profile, profile
 from bench_tests.harness.layers import OUTSIDE, count, family, find_layers, kind, parameters
 from bench_tests.harness.roofline import Ceiling
 from bench_tests.unit import toys
+from models.data.speech import SYNTHETIC
 from models.errors import SpeedproofError
-from models.workload import Workload, load_workload, workload_names
+from models.workload import DataChoice, Workload, load_workload, workload_names
 from optim.backends.base import Target
 
 ROOF = Ceiling("fp32", 2, peak_gflops=400.0, copy_gb_per_s=40.0, theoretical_gflops=None, how="made up")
@@ -283,7 +284,8 @@ TOYS = [f"bench_tests.unit.toys:{name}" for name in ("SMALL", "STREAMING", "TWO_
 
 @pytest.mark.parametrize("name", [*workload_names(), *TOYS])
 def test_counts_add_up_to_the_whole_model(name):
-    workload = load_workload(name)
+    choice = DataChoice(SYNTHETIC) if name.startswith("kws") else None
+    workload = load_workload(name, choice)
     size = min(workload.sizes)
     module, inputs = workload.build(size, None), workload.example(size, 2, 1)
     names = find_layers(module, inputs)
