@@ -74,7 +74,8 @@ def _cells(verdict: Verdict) -> list[str]:
 
 
 def _answer(ordered: Sequence[Verdict]) -> str:
-    word = "failed" if any(verdict.fails for verdict in ordered) else "passed"
+    undecided = any(verdict.word == "unstable" for verdict in ordered)
+    word = "failed" if any(verdict.fails for verdict in ordered) else "undecided" if undecided else "passed"
     return f"{word}: {_counted(ordered)}" if ordered else f"{word}: nothing to compare"
 
 

@@ -123,7 +123,8 @@ def read_options(option: argparse.Namespace) -> Matrix:
         _one_of("--precision", name, tuple(PRECISIONS)) for name in _names("--precision", option.precision)
     )
     recipes: dict[str, Recipe] = {}
-    usual = ",".join(RECIPES) if methods_asked(option) else "original"
+    everywhere = (name for name, recipe in RECIPES.items() if recipe.model is None)
+    usual = ",".join(everywhere) if methods_asked(option) else "original"
     for name in _names("--recipe", option.recipe or usual):
         with _naming("--recipe"):
             recipe = load_recipe(name)

@@ -24,7 +24,7 @@ from optim.distill import DistillConfig, distill
 from optim.prune import PruneConfig, prune
 from optim.quantize import QuantizeConfig, quantize
 from optim.saved import load_saved, save_model
-from optim.schedule import described
+from optim.schedule import SPEECH, described
 
 Step = DistillConfig | PruneConfig | QuantizeConfig
 METHODS: Mapping[type, str] = {DistillConfig: "distill", PruneConfig: "prune", QuantizeConfig: "quantize"}
@@ -86,6 +86,13 @@ RECIPES: Mapping[str, Recipe] = {
             "combined",
             (DistillConfig(epochs=7, alpha=0.9), PruneConfig("structured", 0.5, fine_tune=_TUNE), QuantizeConfig()),
             student="resnet18",
+        ),
+        Recipe(
+            "kws_smallest",
+            (DistillConfig(**{**SPEECH, "epochs": 60, "lr": 0.004, "alpha": 0.9}), QuantizeConfig(method="weights")),
+            student="kws_cnn_hidden20",
+            teacher="kws_channels16_gru128",
+            model="kws",
         ),
     )
 }
