@@ -40,12 +40,15 @@ def random_waveforms(waveforms: Tensor, noise: Tensor, dice: Tensor) -> Tensor:
     return (noisy * 10 ** (_between(GAIN_DB, dice[3]) / 20)[:, None]).clamp(-1, 1)
 
 
-def mask(features: Tensor, dice: Tensor) -> Tensor:
-    """Log-mel (B, 40, T) with a band and a stretch at each clip's mean, as the last four of the dice (8, B) decide."""
+def mask(features: Tensor, dice: Tensor, share: float = 1.0) -> Tensor:
+    """Log-mel (B, 40, T) with a band and a stretch at each clip's mean, as the last four of the dice (8, B) decide.
+
+    ``share`` shortens both: 0 leaves the features as they are.
+    """
     mean = features.mean((1, 2), keepdim=True)
     for axis, most, (width, place) in ((1, FREQUENCY_MASK, dice[4:6]), (2, TIME_MASK, dice[6:8])):
         length = features.shape[axis]
-        widths = (width * (min(most, length // 2) + 1)).long()  # 0 to the most
+        widths = (share * width * (min(most, length // 2) + 1)).long()  # 0 to the most
         starts = (place * (length - widths + 1)).long()
         steps = torch.arange(length, device=features.device)
         hidden = (steps >= starts[:, None]) & (steps < (starts + widths)[:, None])  # (B, length)

@@ -22,6 +22,7 @@ from optim.kinds import kind_of
 from optim.schedule import DIGITS, SPEECH
 from optim.speech import SpeechData
 
+_SPEECH_ONLY = {"masking"}
 _IMAGES_ONLY = {"start_share", "end_share", "teacher_size", "unlabeled"}
 
 # What the options of a training schedule, fields of `TrainConfig`, are for.
@@ -34,6 +35,7 @@ SCHEDULE_USAGES = {
     "patience": "epochs without a better score on validation before it stops (speech: 20)",
     "start_share": "images: resolution of the first epoch, as a share of the size (digits: 0.15)",
     "end_share": "images: resolution of the last epochs, as a share of the size",
+    "masking": "speech: how much of the spectrum is masked, a share of SpecAugment's 15 bands and 35 frames",
     "seed": "of the order and the views of the examples",
     "precision": "of the forward pass: auto, fp32 or bf16",
 }
@@ -104,8 +106,10 @@ def schedule(options: argparse.Namespace, names: Mapping[str, str], workload: Wo
     Raises SpeedproofError for options that such data have no use for.
     """
     found = given(options, names)
-    for name in _IMAGES_ONLY & found.keys() if kind_of(workload, size) is SpeechData else ():
-        raise SpeedproofError(f"--{name.replace('_', '-')} goes with images; {workload.name} is about speech")
+    speech = kind_of(workload, size) is SpeechData
+    for name in (_IMAGES_ONLY if speech else _SPEECH_ONLY) & found.keys():
+        kinds = ("images", "speech") if speech else ("speech", "images")
+        raise SpeedproofError(f"--{name.replace('_', '-')} goes with {kinds[0]}; {workload.name} is about {kinds[1]}")
     return {**usual_schedule(workload, size), **found}
 
 

@@ -38,6 +38,7 @@ class SpeechBatch(Batch):
     dice: Tensor  # float32 (DICE, B), see augment_speech
     noise: Tensor  # float32 (M,)
     log_mel: nn.Module | None  # waveforms to features; None: the model takes waveforms
+    masking: float  # of the masks on features, a share of their usual size
 
     @torch.no_grad()
     def views(self, size: int) -> Tensor:
@@ -49,7 +50,7 @@ class SpeechBatch(Batch):
             )
         with torch.autocast(self.waveforms.device.type, enabled=False):
             heard = random_waveforms(_floats(self.waveforms), self.noise, self.dice)
-            return heard if self.log_mel is None else mask(self.log_mel(heard), self.dice)
+            return heard if self.log_mel is None else mask(self.log_mel(heard), self.dice, self.masking)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class SpeechData(TrainingData):
             dice = draw(sum(map(len, rows)), config.seed, epoch, DICE)
         for chosen, own in zip(rows, torch.split(dice, [len(chosen) for chosen in rows], 1), strict=True):
             labels, waveforms = self.labels[chosen].to(device), self.waveforms[chosen].to(device)
-            yield SpeechBatch(labels, chosen, waveforms, own.to(device), noise, log_mel)
+            yield SpeechBatch(labels, chosen, waveforms, own.to(device), noise, log_mel, config.masking)
 
     def inputs(self, count: int, size: int) -> Tensor:
         """Float32 log-mel (count, 40, T) of silence, or waveforms (count, samples)."""

@@ -114,6 +114,14 @@ def test_masks_are_as_large_as_is_allowed_and_hide_nothing_at_times():
     assert (int(steps.min()), int(steps.max())) == (0, TIME_MASK)
 
 
+@pytest.mark.parametrize(("share", "most_bands", "most_frames"), [(0.0, 0, 0), (0.5, 7, 17)])
+def test_masks_are_made_smaller_on_request(share, most_bands, most_frames):
+    features = noisy(4000 * 40, 101).reshape(4000, 40, 101)
+    hidden = mask(features, draw(4000, 0, 0, DICE), share) != features
+    assert int(hidden.all(2).sum(1).max()) == most_bands
+    assert int(hidden.all(1).sum(1).max()) == most_frames
+
+
 def test_keyword_and_other_words_are_drawn_alike(data):
     order = torch.cat([data.order(torch.Generator().manual_seed(seed)) for seed in range(20)])
     share = data.labels[order].double().mean()
@@ -285,6 +293,12 @@ def test_the_commands_make_find_and_use_weights(tmp_path, capsys, monkeypatch):
             ["--workload", "kws", "--start-share", 0.5],
             "--start-share goes with images; kws is about speech",
         ),
+        (
+            train_main,
+            ["--workload", "resnet18", "--size", 32, "--masking", 0.5],
+            "--masking goes with speech; resnet18 is about images",
+        ),
+        (train_main, ["--workload", "kws", "--masking", 2], "--masking 2: expected a number from 0 to 1"),
         (
             train_main,
             ["--workload", "kws", "--size", 500, 1000],

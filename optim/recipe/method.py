@@ -89,7 +89,10 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "kws_smallest",
-            (DistillConfig(**{**SPEECH, "epochs": 60, "lr": 0.004, "alpha": 0.9}), QuantizeConfig(method="weights")),
+            (
+                DistillConfig(**{**SPEECH, "epochs": 60, "lr": 0.004, "alpha": 0.9, "masking": 0.0}),
+                QuantizeConfig(method="weights"),
+            ),
             student="kws_cnn_hidden20",
             teacher="kws_channels16_gru128",
             model="kws",
