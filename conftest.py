@@ -19,7 +19,7 @@ from bench_tests.gate import hooks
 from bench_tests.harness import history, table
 from bench_tests.harness.case import Case
 from bench_tests.harness.expectations import read_expectations
-from bench_tests.harness.matrix import EXPERIMENTS, Matrix, add_options, cases, experiments, read_options
+from bench_tests.harness.matrix import EXPERIMENTS, Matrix, add_options, cases, experiments, is_for, read_options
 from bench_tests.harness.record import Journal, Record
 from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
@@ -68,9 +68,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
     rows = []
-    own = EXPERIMENTS.get(metafunc.definition.path.name, ())
     for case, reason in cases(metafunc.config.stash[MATRIX]):
-        if own and case.workload not in own:
+        if not is_for(metafunc.definition.path.name, case.workload):
             continue
         marks = [pytest.mark.skip(reason=f"{case.backend} {case.precision}: {reason}")] if reason else []
         rows.append(pytest.param(*(getattr(case, name) for name in hooks.PARAMETERS), id=case.id, marks=marks))

@@ -13,7 +13,7 @@ from bench_tests.harness.case import Case, NotMeasuredError
 from bench_tests.harness.session import Session
 from bench_tests.harness.timing import case_clock
 from models.crnn import Spotter
-from models.kws import CLIP_MS
+from models.kws import CLIP_MS, stratified
 from models.logmel import SAMPLE_RATE
 from models.streaming import Stream, StreamingCrnn
 
@@ -36,8 +36,8 @@ def equals_offline(case: Case, session: Session) -> None:
     offline = Spotter(model.config).eval()
     offline.load_state_dict(model.state_dict())
     clips = session.workload("kws_waveform").data("test", CLIP_MS)
-    rows = range(CLIPS * case.batch)
-    waveforms = [torch.stack([clips[row][0] for row in rows[at::CLIPS]]) for at in range(CLIPS)]
+    rows = stratified(clips.labels, CLIPS * case.batch)  # keywords are among them
+    waveforms = [torch.stack([clips[int(row)][0] for row in rows[at::CLIPS]]) for at in range(CLIPS)]
     chunk = case.size * SAMPLE_RATE // 1000
     stream = Stream(session.compile(case), model.initial_state(case.batch), chunk)
     for waveform in waveforms:

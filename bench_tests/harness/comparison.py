@@ -41,10 +41,10 @@ def _cells(row: Record) -> list[str]:
     return [
         str(row["recipe"]),
         f"{row['backend']}{precision}",
-        f"{megabytes:.2f}",
+        short(megabytes),
         f"{float(row['size_bytes_original']) / 1e6 / megabytes:.1f}x" if made else "-",
-        f"{float(row['parameters']) / 1e6:.2f}" if made else "-",
-        f"{float(row['gflop']) * 500:.0f}",
+        short(float(row["parameters"]) / 1e6) if made else "-",
+        short(float(row["gflop"]) * 500),
         f"{row['sparsity']:.0%}" if "sparsity" in row else "-",
         f"{float(row['trimmed_mean_s']) * 1e3:.3f}",
         f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]",
@@ -65,6 +65,11 @@ def _quality(row: Record, made: bool) -> list[str]:
             low, high = (0.0 - 100 * float(row[f"quality_drop_{end}"]) for end in ("high", "low"))
             change += f" [{low:+.{digits}f}, {high:+.{digits}f}]"
     return [f"{row[name]:.{digits}%}", change, f"{row['agreement']:.1%}"]
+
+
+def short(value: float) -> str:
+    """Two decimals, or three significant digits of what is smaller than one: sizes go from 3 kB to 100 MB."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def quality_digits(value: float) -> int:

@@ -24,10 +24,10 @@ from optim.backends.base import PRECISIONS, Target
 from optim.backends.cache import check_writable
 from optim.recipe import RECIPES, Recipe, load_recipe
 
-# The experiments, and the workloads that each is made for: empty, where it takes any.
+# The experiments, and the workloads that each takes where none is named.
 EXPERIMENTS: Mapping[str, tuple[str, ...]] = {
-    "test_inference.py": (),
-    "test_methods.py": (),
+    "test_inference.py": ("resnet18",),
+    "test_methods.py": ("resnet18",),
     "test_kws.py": ("kws", "kws_waveform"),
     "test_streaming.py": ("kws_streaming",),
 }
@@ -76,7 +76,9 @@ def add_options(parser: Any) -> None:
         help=f"comma-separated: {', '.join(RECIPES)}, a weights file that a method wrote, or pkg.module:OBJECT "
         "(original; test_methods.py: all that are named here)",
     )
-    add("--size", default=None, metavar="PIXELS", help="comma-separated image sizes (the workload's own)")
+    add(
+        "--size", default=None, metavar="SIZES", help="comma-separated: px of images, ms of speech (the workload's own)"
+    )
     add("--batch", default=None, metavar="COUNTS", help="comma-separated batch sizes (the workload's own)")
     add("--threads", default=None, metavar="COUNT", help="CPU threads of every pool (all usable cores, at most 8)")
     add("--device", default="cpu", metavar="NAME", help="cpu or cuda (cpu)")
@@ -115,6 +117,7 @@ def read_options(option: argparse.Namespace) -> Matrix:
         loaded = {spec: load_workload(spec, choice) for spec in _workloads(option)}
     _check_names(loaded)
     _check_speech(loaded, option)
+    _check_experiments([workload.name for workload in loaded.values()], option)
     backends = backend_names() if option.backend == "all" else _names("--backend", option.backend)
     with _naming("--backend"):
         for name in backends:
@@ -169,8 +172,25 @@ def _workloads(option: argparse.Namespace) -> tuple[str, ...]:
     """The workloads that are named; else those of the experiments."""
     if option.workload is not None:
         return _names("--workload", option.workload)
-    own = (name for file in sorted(experiments(option)) for name in EXPERIMENTS[file] or ("resnet18",))
-    return tuple(dict.fromkeys(own))
+    return tuple(dict.fromkeys(name for file in sorted(experiments(option)) for name in EXPERIMENTS[file]))
+
+
+def is_for(experiment: str, workload: str) -> bool:
+    """Whether an experiment, one of `EXPERIMENTS`, measures a workload, by its name."""
+    streaming = workload.startswith("kws_streaming")
+    if experiment == "test_streaming.py":
+        return streaming
+    return experiment != "test_kws.py" or (workload.startswith("kws") and not streaming)
+
+
+def _check_experiments(workloads: Sequence[str], option: argparse.Namespace) -> None:
+    """Refuse an experiment that would measure nothing."""
+    for experiment in sorted(experiments(option)):
+        if not any(is_for(experiment, workload) for workload in workloads):
+            raise SpeedproofError(
+                f"--workload {','.join(workloads)}: {experiment} is not made for it, but for "
+                f"{', '.join(EXPERIMENTS[experiment])} and students of theirs; leave the option or the file out"
+            )
 
 
 def _check_speech(loaded: Mapping[str, Workload], option: argparse.Namespace) -> None:
@@ -178,8 +198,8 @@ def _check_speech(loaded: Mapping[str, Workload], option: argparse.Namespace) ->
     speech = {workload.name for workload in loaded.values() if workload.size_unit == "ms"}
     if option.spotted is not None and not speech:
         raise SpeedproofError(f"--keyword {option.spotted}: none of {', '.join(loaded)} is about speech; leave it out")
-    if option.data == SYNTHETIC and len(speech) < len(loaded):
-        raise SpeedproofError(f"--data {SYNTHETIC}: {', '.join(loaded)}: not all of them are about speech")
+    if option.data == SYNTHETIC and (option.spotted or option.data_dir):
+        raise SpeedproofError(f"--data {SYNTHETIC} has a keyword and no folder of its own; leave the others out")
     if option.data in DATA_NAMES and speech:
         raise SpeedproofError(
             f"--data {option.data}: {min(speech)} is about speech; give --keyword, and --data-dir for a copy of yours"
@@ -203,7 +223,7 @@ def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:
             for backend, precision in product(matrix.backends, matrix.precisions):
                 reason = load_backend(backend).missing(precision, target)
                 if reason is None and recipe in quantized and precision != "fp32":
-                    reason = f"recipe {recipe} computes in int8 whatever the precision; what it leaves in float is fp32"
+                    reason = f"recipe {recipe} is quantized: what it leaves in float runs in fp32 only"
                 if reason is None or (backend, reason) not in told:
                     cell = precision, size, batch, settings.threads, recipe, workload.size_unit
                     yield Case(name, workload.data_name, backend, *cell), reason

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from bench_tests.harness.case import ORIGINAL
-from bench_tests.harness.comparison import comparisons, quality_digits
+from bench_tests.harness.comparison import comparisons, quality_digits, short
 from bench_tests.harness.record import Record
 from bench_tests.harness.statistics import saturation
 
@@ -87,7 +87,7 @@ def _cells(row: Record) -> list[str]:
         f"{value:.{quality_digits(value)}%}" if judged else "-",
         f"{row['agreement']:.1%}" if judged else "-",
         f"{float(row['cpu_peak_memory_bytes']) / 2**20:.0f}" if "cpu_peak_memory_bytes" in row else "-",
-        f"{float(row['size_bytes']) / 1e6:.1f}",
+        f"{size_mb:.1f}" if (size_mb := float(row["size_bytes"]) / 1e6) >= 1 else short(size_mb),
     ]
 
 

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from bench_tests.harness.case import Case
-from bench_tests.harness.matrix import Matrix, add_options, cases, experiments, methods_asked, read_options
+from bench_tests.harness.matrix import (
+    Matrix,
+    _check_experiments,
+    add_options,
+    cases,
+    experiments,
+    is_for,
+    methods_asked,
+    read_options,
+)
 from bench_tests.unit import toys
 from models.errors import SpeedproofError
 from models.workload import DataChoice, Workload
@@ -122,8 +131,29 @@ def test_good_values():
 
 
 def test_speech_takes_a_keyword_and_no_images():
-    with pytest.raises(SpeedproofError, match="--data digits: kws is about speech"):
-        read("--workload=kws", "--keyword=happy", "--data=digits")
+    with pytest.raises(SpeedproofError, match="--data synthetic_tones has a keyword and no folder of its own"):
+        read("--workload=kws", "--keyword=rising", "--data=synthetic_tones")
+    with pytest.raises(SpeedproofError, match="unknown data set 'synthetic_tones': expected one of digits"):
+        read("--workload=resnet18", "--data=synthetic_tones")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "workload", "fits"),
+    [
+        ("test_kws.py", "kws_channels4_gru16", True), ("test_kws.py", "kws_waveform", True),
+        ("test_kws.py", "kws_streaming", False), ("test_kws.py", "resnet18", False),
+        ("test_streaming.py", "kws_streaming_gru16", True), ("test_streaming.py", "kws", False),
+        ("test_inference.py", "kws_streaming", True),
+    ],
+)  # fmt: skip
+def test_an_experiment_that_measures_nothing_is_refused(experiment, workload, fits):
+    assert is_for(experiment, workload) == fits
+    options = argparse.Namespace(recipe=None, file_or_dir=[f"bench_tests/{experiment}"])
+    if fits:
+        _check_experiments([workload, "resnet18"], options)
+    else:
+        with pytest.raises(SpeedproofError, match=f"--workload {workload}: {experiment} is not made for it"):
+            _check_experiments([workload], options)
 
 
 def test_defaults_are_the_workloads_own():
@@ -182,7 +212,7 @@ def test_recipes_are_cases_of_their_own_and_int8_has_one_precision():
         ("original", "fp32"), ("original", "bf16"), ("int8", "fp32"), ("distilled", "fp32"), ("distilled", "bf16"),
     ]  # fmt: skip
     assert [reason for _, reason in found if reason] == [
-        "recipe int8 computes in int8 whatever the precision; what it leaves in float is fp32"
+        "recipe int8 is quantized: what it leaves in float runs in fp32 only"
     ]
     assert found[2][0].id.startswith("resnet18-digits-int8-eager-fp32-64px")
 
