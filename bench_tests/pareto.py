@@ -16,7 +16,8 @@ from typing import Any
 
 from bench_tests.harness.record import Record
 from models.errors import SpeedproofError
-from optim.command import check_save_path, run
+from models.weights import check_picture, save_figure
+from optim.command import run
 
 # Of a record: what is on the axis, by which factor it is shown, and how it is called.
 COSTS = (("median_s", 1e6, "latency, us"), ("size_bytes", 1e-3, "size, kB"), ("macs", 1e-6, "million MACs"))
@@ -100,7 +101,7 @@ def draw(records: Sequence[Record], file: Path) -> None:
         f"{first['workload']} on {first['data']}, {first['size']} {first['unit']}, batch {first['batch']}: "
         f"{count} of {len(records)} settings are on the front of quality and latency"
     )
-    figure.savefig(file, dpi=120)
+    save_figure(file, figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,9 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def body() -> None:
-        check_save_path(options.output, "--output", "pareto.png")
-        if options.output.suffix.lower() not in {".png", ".svg", ".pdf"}:
-            raise SpeedproofError(f"--output {options.output}: expected a file that ends in .png, .svg or .pdf")
+        check_picture(options.output, "--output")
         draw(read_records(options.run), options.output)
         print(f"{options.output}: written")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.crnn import LARGEST
 from models.errors import SpeedproofError
 
 # Log-mels of speech lie around -6: without it the first convolution's bias would have to learn that.
@@ -36,9 +37,9 @@ class CnnConfig:
     def __post_init__(self) -> None:
         """Raise SpeedproofError for sizes that make no network."""
         sizes = (self.mels, self.channels, *self.kernel, *self.stride, self.hidden, self.span, self.classes)
-        if min(sizes) < 1 or self.kernel[0] > self.mels:
+        if min(sizes) < 1 or max(sizes) > LARGEST or self.kernel[0] > self.mels:
             raise SpeedproofError(
-                f"{self} makes no network: expected sizes of 1 and more, a kernel no higher than the mels"
+                f"{self} makes no network: expected sizes of 1 to {LARGEST}, a kernel no higher than the mels"
             )
 
     @property

@@ -23,6 +23,8 @@ from models.errors import SpeedproofError
 from models.logmel import HOP, LogMel
 from models.weights import load_into, read_checkpoint
 
+LARGEST = 4096  # of any size: far past what a spotter needs, and before what no machine can allocate
+
 
 @dataclass(frozen=True)
 class CrnnConfig:
@@ -40,12 +42,13 @@ class CrnnConfig:
 
     def __post_init__(self) -> None:
         """Raise SpeedproofError for sizes that make no network."""
+        pairs = len(self.kernel) == len(self.stride) == 2
         sizes = (self.mels, self.channels, *self.kernel, *self.stride, self.gru, self.layers, self.classes)
-        whole = all(isinstance(size, int) and size > 0 for size in sizes) and isinstance(self.attention, int)
-        if not whole or self.attention < 0 or self.kernel[0] > self.mels or not 0 <= self.dropout < 1:
+        whole = all(isinstance(size, int) and 1 <= size <= LARGEST for size in (*sizes, self.attention or 1))
+        if not pairs or not whole or self.kernel[0] > self.mels or not 0 <= self.dropout < 1:
             raise SpeedproofError(
-                f"{self} makes no network: expected sizes of 1 and more, a kernel no higher than the mels, "
-                f"attention of 0 or more and dropout within 0..1"
+                f"{self} makes no network: expected sizes of 1 to {LARGEST}, two each for kernel and stride, a kernel "
+                f"no higher than the mels, attention of 0 to {LARGEST} and dropout within 0..1"
             )
 
     @property
@@ -108,22 +111,24 @@ class Spotter(Crnn):
 Made = TypeVar("Made", bound=Crnn)
 
 
-def build_crnn(make: type[Made], weights: Path | None) -> Made:
-    """A `Crnn`, `Spotter` or `StreamingCrnn` in eval mode, of a checkpoint's own size or the default one.
+def build_crnn(make: type[Made], weights: Path | None, config: CrnnConfig | None = None) -> Made:
+    """A `Crnn`, `Spotter` or `StreamingCrnn` in eval mode, of ``config``, else a checkpoint's own size or the default.
 
     Without weights it is random, seed 0. Raises SpeedproofError for a checkpoint that is broken or of another size.
     """
     state, meta = read_checkpoint(weights) if weights is not None else ({}, {})
-    config = config_of(meta, str(weights))
+    told = config_of(meta, str(weights))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = make(config)
+        model = make(config or told)
     if weights is not None:
-        own, found = _sizes(model.state_dict()), _sizes(state)
+        own = _sizes(model.state_dict(), model.config.stride)
+        found = _sizes(state, told.stride if "crnn" in meta else model.config.stride)
         if found and own != found:
+            other = "" if config else ', or one that tells its own in meta["crnn"]'
             raise SpeedproofError(
-                f"{weights} holds a CRNN of {found} where one of {own} was expected: give a checkpoint of that size, "
-                f'or one that tells its own in meta["crnn"]'
+                f"{weights} holds a CRNN of {found} where one of {own} was expected: "
+                f"give a checkpoint of that size{other}"
             )
         load_into(model, weights)
     return model.eval()
@@ -144,7 +149,7 @@ def config_of(meta: Mapping[str, Any], where: str) -> CrnnConfig:
         raise SpeedproofError(f'meta["crnn"] of {where} is no size of a CRNN ({error}): save it again') from error
 
 
-def _sizes(state: Mapping[str, Tensor]) -> str:
+def _sizes(state: Mapping[str, Tensor], stride: tuple[int, int]) -> str:
     """The size of a CRNN in words; empty where a state dict is of something else, of which `load_into` tells."""
     conv, recurrent = state.get("conv.weight"), state.get("gru.weight_hh_l0")
     if conv is None or recurrent is None or conv.dim() != 4 or recurrent.dim() != 2:
@@ -152,6 +157,6 @@ def _sizes(state: Mapping[str, Tensor]) -> str:
     layers = sum(name.startswith("gru.weight_hh_l") for name in state)
     parameters = sum(value.numel() for value in state.values())
     return (
-        f"{conv.shape[0]} channels, kernel {conv.shape[2]} x {conv.shape[3]}, GRU {recurrent.shape[1]} x {layers} "
-        f"({parameters:,} parameters)"
+        f"{conv.shape[0]} channels, kernel {conv.shape[2]} x {conv.shape[3]}, stride {stride[0]} x {stride[1]}, "
+        f"GRU {recurrent.shape[1]} x {layers} ({parameters:,} parameters)"
     )

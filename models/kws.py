@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from models.crnn import Crnn, Spotter, build_crnn
+from models.crnn import Crnn, CrnnConfig, Spotter, build_crnn
 from models.data.speech import Clips, data_name, speech_split
 from models.detection import qualities
 from models.logmel import SAMPLE_RATE, LogMel
@@ -84,10 +84,10 @@ def _waveform_example(choice: DataChoice, size: int, batch: int, seed: int) -> T
     return (_heard(choice, size, batch, seed),)
 
 
-def _stream_example(choice: DataChoice, weights: Path | None, size: int, batch: int, seed: int) -> Tensors:
+def _stream_example(choice: DataChoice, make: Callable[[], StreamingCrnn], size: int, batch: int, seed: int) -> Tensors:
     """A chunk out of the middle of clips that are heard again and again, and the state by then."""
     clip = _heard(choice, CLIP_MS, batch, seed)
-    model = build_crnn(StreamingCrnn, weights)
+    model = make()
     before, samples = clip.shape[1] + 12_345, size * SAMPLE_RATE // 1000  # not at the end of a frame
     audio = clip.repeat(1, -(-(before + samples) // clip.shape[1]))
     with torch.no_grad():
@@ -135,11 +135,17 @@ def _keyword(logits: Tensor) -> Tensor:
 
 
 def _stream_quality(
-    choice: DataChoice, weights: Path | None, predict: Predict, split: str, size: int, batch: int, limit: int | None
+    choice: DataChoice,
+    make: Callable[[], StreamingCrnn],
+    predict: Predict,
+    split: str,
+    size: int,
+    batch: int,
+    limit: int | None,
 ) -> tuple[Quality, ...]:
     """Each clip in chunks of ``size`` milliseconds, from silence to its end, judged by the last probability."""
     clips = speech_split(choice, split, CLIP_MS)
-    state = build_crnn(StreamingCrnn, weights).initial_state(batch)
+    state = make().initial_state(batch)
     stream = Stream(lambda *inputs: predict(inputs), state, size * SAMPLE_RATE // 1000)
 
     def ask(rows: Tensor) -> Tensor:
@@ -149,8 +155,8 @@ def _stream_quality(
     return _judged(clips, batch, limit, ask)
 
 
-def _build(make: type[Crnn], size: int, weights: Path | None) -> nn.Module:
-    return build_crnn(make, weights)
+def _build(make: type[Crnn], config: CrnnConfig | None, size: int, weights: Path | None) -> nn.Module:
+    return build_crnn(make, weights, config)
 
 
 def trained(name: str, data: str) -> Weights:
@@ -177,7 +183,7 @@ def _offline(
         task=f"Tell from {heard} whether it holds the keyword ({known}).",
         scenario="One clip at a time for latency, and batches for throughput.",
         platform="Phones and small devices: one CPU core.",
-        build=partial(_build, make),
+        build=partial(_build, make, None),
         example=partial(example, choice),
         sizes=(CLIP_MS,),
         batches=(1, 8),
@@ -191,19 +197,20 @@ def _offline(
     )
 
 
-def streaming_workload(name: str, choice: DataChoice, weights: Weights) -> Workload:
-    """A spotter on a stream. The shapes of its state are those of the model in ``weights``, at every size."""
+def streaming_workload(name: str, choice: DataChoice, weights: Weights, config: CrnnConfig | None = None) -> Workload:
+    """A spotter on a stream, of ``config`` or the size that ``weights`` tell, which its state has at every size too."""
     data = data_name(choice)
+    make = partial(build_crnn, StreamingCrnn, weights.path, config)
     return Workload(
         name=name,
         task=f"Tell after each chunk of a stream whether the keyword was in the last second ({data}).",
         scenario="One stream in real time, in chunks from 10 ms to 1 s.",
         platform="Phones and small devices: one CPU core, always on.",
-        build=partial(_build, StreamingCrnn),
-        example=partial(_stream_example, choice, weights.path),
+        build=partial(_build, StreamingCrnn, config),
+        example=partial(_stream_example, choice, make),
         sizes=(10, 100, 1000),
         batches=(1,),
-        quality=partial(_stream_quality, choice, weights.path),
+        quality=partial(_stream_quality, choice, make),
         weights=lambda _size: weights,
         tolerated_drop=0.005,
         data_name=data,

@@ -13,10 +13,7 @@ the network has little to look back on.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +29,7 @@ from models.data.audio import SAMPLE_RATE, read_audio
 from models.errors import SpeedproofError
 from models.stitched import detections
 from models.streaming import Stream, StreamingCrnn
-from models.weights import check_writable, spotter_path
+from models.weights import check_picture, save_figure, spotter_path
 
 _NAMED = 6  # detections in a picture's title
 _WARM_UP = 3  # chunks
@@ -119,22 +116,11 @@ def picture(heard: Heard, keyword: str, threshold: float, file: Path) -> None:
     axes.axhline(threshold, color="0.35", linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
     if heard.found:
         axes.plot(*zip(*heard.found, strict=True), "v", color="#D55E00", markersize=9, label="heard", clip_on=False)
-    axes.set(xlabel="time in s", ylabel=f"probability of “{keyword}”", ylim=(0, 1), xlim=(0, heard.seconds))
-    axes.set_title(_finding(heard, keyword), loc="left")
+    axes.set(xlabel="time in s", ylim=(0, 1), xlim=(0, heard.seconds))
+    axes.set_ylabel(f"probability of “{keyword}”", parse_math=False)  # a dollar is a dollar
+    axes.set_title(_finding(heard, keyword), loc="left", parse_math=False)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=file.suffix[1:], dpi=120)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(drawn.getvalue())
-        scratch.replace(file)
-    except OSError as error:
-        raise SpeedproofError(
-            f"cannot write {file} ({error.strerror}): free the disk or choose another folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
+    save_figure(file, figure)
 
 
 def _finding(heard: Heard, keyword: str) -> str:
@@ -156,18 +142,7 @@ def _check(options: argparse.Namespace) -> None:
     if not 1 <= options.chunk_ms <= 10_000:
         raise SpeedproofError(f"--chunk-ms {options.chunk_ms}: expected 1 to 10000")
     if options.picture is not None:
-        _check_picture(options.picture)
-
-
-def _check_picture(file: Path) -> None:
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    known = FigureCanvasBase.get_supported_filetypes()
-    if file.is_dir() or file.suffix[1:].lower() not in known:
-        raise SpeedproofError(
-            f"--picture {file}: expected a file that ends with .{', .'.join(sorted(known))}; give for example out.png"
-        )
-    check_writable(file.parent)
+        check_picture(options.picture, "--picture")
 
 
 def _weights(options: argparse.Namespace) -> Path:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from models.crnn import CrnnConfig, Spotter
 from models.errors import SpeedproofError
-from models.logmel import HOP, MARGIN, WINDOW
+from models.logmel import HOP, MARGIN, SAMPLE_RATE, WINDOW
 from models.workload import Tensors
 
 
@@ -41,13 +41,12 @@ class StreamingCrnn(Spotter):
     - ``hidden`` (B, gru) for each layer of the GRU but the last: its state.
     """
 
-    def __init__(self, config: CrnnConfig | None = None, window: int = 11) -> None:
-        """Make the layers; ``window`` is in steps of 80 ms: 11 are what a clip of one second has."""
+    def __init__(self, config: CrnnConfig | None = None, window: int | None = None) -> None:
+        """Make the layers; ``window`` is in steps, None: as many as a clip of one second has."""
         super().__init__(config)
-        self.window = window
+        check_streams(self.config)
+        self.window = window = window or self.config.steps(SAMPLE_RATE)
         kernel, stride = self.config.kernel[1], self.config.stride[1]
-        if kernel <= stride:
-            raise SpeedproofError(f"a streaming CRNN needs a kernel longer than its stride, not {kernel} and {stride}")
         self._step = stride * HOP
         # With these samples the first frame, or the first step, is done but for one hop, or one step.
         self._missing = MARGIN - HOP, (kernel - 1) * HOP + MARGIN - self._step
@@ -127,6 +126,16 @@ def _range(start: int, length: int, like: Tensor) -> Tensor:
 def _padded_select(values: Tensor, dim: int, wanted: Tensor) -> Tensor:
     """Select along an axis; what is wanted past the end belongs to something incomplete, which nobody reads."""
     return values.index_select(dim, wanted.clamp(max=values.shape[dim] - 1))
+
+
+def check_streams(config: CrnnConfig) -> None:
+    """Raise SpeedproofError for a size that cannot run on a stream, or whose kernel does not fit into a second."""
+    kernel, stride = config.kernel[1], config.stride[1]
+    if kernel <= stride or config.steps(SAMPLE_RATE) == 0:
+        raise SpeedproofError(
+            f"a streaming CRNN needs a kernel longer than its stride and within a second, not of {kernel} frames with "
+            f"a stride of {stride}"
+        )
 
 
 class Stream:

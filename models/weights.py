@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +23,10 @@ from torch import Tensor, nn
 
 from models.errors import SpeedproofError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = (".png", ".svg", ".pdf")
 WEIGHTS_DIR = Path("weights")
 
 
@@ -35,9 +39,9 @@ def best_weights_path(workload: str, size: int, data: str, folder: Path = WEIGHT
 def spotter_path(workload: str, data: str, folder: Path = WEIGHTS_DIR) -> Path:
     """``weights/kws/speech_happy_baseline.pt`` of ``kws``; ``speech_happy_gru16.pt`` of its student ``kws_gru16``.
 
-    ``kws_waveform`` has the weights of ``kws``.
+    ``kws_waveform`` and ``kws_streaming`` have the weights of ``kws``, as have its students on a stream.
     """
-    sizes = workload.removeprefix("kws").removeprefix("_waveform").lstrip("_")
+    sizes = workload.removeprefix("kws").removeprefix("_waveform").removeprefix("_streaming").lstrip("_")
     return folder / "kws" / f"{data}_{sizes or 'baseline'}.pt"
 
 
@@ -153,6 +157,21 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
 def save_text(path: Path, text: str) -> None:
     """Write a text, whole or not at all. Raises SpeedproofError if it cannot."""
     _save(path, lambda scratch: scratch.write_text(text))
+
+
+def check_picture(path: Path, option: str) -> None:
+    """Raise SpeedproofError where `save_figure` could not draw, before any work is done."""
+    if path.is_dir() or path.suffix.lower() not in PICTURES:
+        raise SpeedproofError(
+            f"{option} {path}: expected a file that ends in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}, "
+            f"for example picture.png"
+        )
+    check_writable(path.parent)
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Draw a picture of the format that its name ends in, whole or not at all. Raises SpeedproofError if it cannot."""
+    _save(path, lambda scratch: figure.savefig(scratch, format=path.suffix[1:].lower(), dpi=120))
 
 
 def _save(path: Path, write: Callable[[Path], object]) -> None:

@@ -107,6 +107,11 @@ class Workload:
             raise SpeedproofError(f"--size {size}: {self.name} needs at least {self.smallest_size} {self.size_unit}")
 
 
+def in_a_name(folder: Path) -> str:
+    """A folder's own name, as part of the name of a data set."""
+    return re.sub("[^A-Za-z0-9.]+", "_", folder.resolve().name)
+
+
 @dataclass(frozen=True)
 class DataChoice:
     """Which data set a registered workload is built on: a known name, or ``folder`` with its directory.
@@ -123,7 +128,7 @@ class DataChoice:
         """Name in records, histories and file names; that of a folder tells which one."""
         if self.name != "folder" or self.directory is None:
             return self.name
-        return f"folder_{re.sub('[^A-Za-z0-9.]+', '_', self.directory.resolve().name)}"
+        return f"folder_{in_a_name(self.directory)}"
 
 
 # Modules that define workloads; each has a dictionary WORKLOADS from a name to a function of a DataChoice.
@@ -169,7 +174,8 @@ def load_workload(spec: str, data: DataChoice | None = None) -> Workload:
     maker = _maker(spec)
     if maker is None:
         raise SpeedproofError(
-            f"unknown workload {spec!r}: expected one of {', '.join(_MODULES)}, or pkg.module:OBJECT for your own"
+            f"unknown workload {spec!r}: expected one of {', '.join(_MODULES)}, or a student such as "
+            f"kws_channels4_gru16, or pkg.module:OBJECT for your own"
         )
     return maker(data or DataChoice())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -83,6 +84,17 @@ def _kind_of(folder: Path) -> str:
     return "imagenette" if folder.name.startswith("imagenette2") else "folder"
 
 
+def check_data(options: argparse.Namespace, workload: Workload) -> None:
+    """Raise SpeedproofError for options about data that the workload would not look at."""
+    speech = workload.size_unit == "ms"
+    if options.keyword is not None and not speech:
+        raise SpeedproofError(f"--keyword {options.keyword}: {workload.name} is not about speech; leave it out")
+    if options.data is not None and speech:
+        raise SpeedproofError(
+            f"--data {options.data}: {workload.name} is about speech; give --keyword, or --data-dir with clips of yours"
+        )
+
+
 def usual_size(workload: Workload) -> int:
     """The size that is meant where none is given: 224 px where the workload has it, else its first."""
     return 224 if 224 in workload.sizes else workload.sizes[0]
@@ -103,8 +115,9 @@ def usual_schedule(workload: Workload, size: int) -> Mapping[str, Any]:
 def schedule(options: argparse.Namespace, names: Mapping[str, str], workload: Workload, size: int) -> dict[str, Any]:
     """The named fields of a schedule: what the command line set, else what the workload's data want.
 
-    Raises SpeedproofError for options that such data have no use for.
+    Raises SpeedproofError for a size below the smallest, and for options that such data have no use for.
     """
+    workload.check_size(size)
     found = given(options, names)
     speech = kind_of(workload, size) is SpeechData
     for name in (_IMAGES_ONLY if speech else _SPEECH_ONLY) & found.keys():
@@ -124,22 +137,32 @@ def use_machine(options: argparse.Namespace) -> None:
 
 
 def load_model(
-    spec: str, data: DataChoice, size: int | None, option: str, *, fresh: bool = False
+    spec: str, data: DataChoice, size: int | None, option: str, *, fresh: bool = False, trained: bool = False
 ) -> tuple[nn.Module, Workload]:
     """The model that a weights file or a workload's name stands for, in eval mode, and its workload.
 
     ``size`` is what it is built for, None: the workload's usual one.
     A file says its workload itself; one of others is matched with the registered workloads by its tensors' names. A
-    name stands for its best trained weights or, when ``fresh``, for the model as its author makes it.
+    name stands for its best trained weights or, when ``fresh``, for the model as its author makes it. Raises
+    SpeedproofError for what is no model, or too small a size, and, when it has to be ``trained``, for a registered
+    workload without weights.
     """
     if known_workload(spec):
         workload = load_workload(spec, data)
         size = chosen_size(size, workload)
-        return workload.build(size, None if fresh else workload.weights(size).path), workload
+        workload.check_size(size)
+        weights = workload.weights(size)
+        if trained and weights.path is None and not weights.own:
+            raise SpeedproofError(
+                f"{option} {spec}: no trained weights for {workload.data_name}; train them with "
+                f"`python -m optim.train --workload {trained_as(workload)}` on these data, or give a weights file"
+            )
+        return workload.build(size, None if fresh else weights.path), workload
     path = Path(spec)
     if not path.exists():
         raise SpeedproofError(
-            f"{option} {spec}: neither a weights file nor one of {', '.join(workload_names())}, nor pkg.module:OBJECT"
+            f"{option} {spec}: neither a weights file nor one of {', '.join(workload_names())}, nor a student such as "
+            f"kws_channels4_gru16, nor pkg.module:OBJECT"
         )
     state, meta = read_checkpoint(path)
     named = meta.get("workload") or (meta.get("config") or {}).get("workload")
@@ -152,11 +175,17 @@ def load_model(
         )
     workload = load_workload(named, data)
     size = chosen_size(size, workload)
+    workload.check_size(size)
     if QUANTIZATION in meta:
         from optim.quantize import rebuild
 
         return rebuild(workload.build(size, None), workload, state, meta), workload
     return workload.build(size, path), workload
+
+
+def trained_as(workload: Workload) -> str:
+    """The workload that is trained for its weights: ``kws`` for ``kws_waveform`` and ``kws_streaming``, else itself."""
+    return workload.spec or re.sub(r"^kws_(waveform|streaming)(?=_|$)", "kws", workload.name)
 
 
 def _fits(name: str, data: DataChoice, size: int | None, state: Mapping[str, object]) -> bool:
@@ -172,6 +201,17 @@ def check_save_path(path: Path, option: str = "--save-path", such_as: str = "mod
     if path.is_dir():
         raise SpeedproofError(f"{option} {path}: this is a folder; give a file, such as {path / such_as}")
     check_writable(path.parent)
+
+
+def quality_digits(value: float) -> int:
+    """Decimals of a quality in per cent: next to 100 %, where models differ by hundredths of a point, one more."""
+    return 2 if 0.99 <= value < 1 else 1
+
+
+def megabytes(size_bytes: float) -> str:
+    """A size in MB with three significant digits: small networks have thousandths of one."""
+    size = size_bytes / 1e6
+    return f"{size:.3g}" if size < 999.5 else f"{size:.0f}"
 
 
 def run(

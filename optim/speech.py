@@ -134,11 +134,11 @@ class SpeechData(TrainingData):
         silence = torch.zeros(count, size * SAMPLE_RATE // 1000)
         return silence if self.log_mel is None else self.log_mel(silence)
 
-    def identity(self, config: TrainConfig) -> dict[str, object]:  # noqa: ARG002
+    def identity(self, config: TrainConfig) -> dict[str, object]:
         """The clips, the noise, and what bounds the dice."""
         bounds = {name: getattr(augment_speech, name) for name in _BOUNDS}
         clips = tensors_digest((self.waveforms, self.noise))
-        return {"clips": clips, "log_mel": self.log_mel is not None, **bounds}
+        return {"clips": clips, "log_mel": self.log_mel is not None, "masking": config.masking, **bounds}
 
 
 _BOUNDS = ("SHIFT_S", "RATIO_DB", "GAIN_DB", "FREQUENCY_MASK", "TIME_MASK")

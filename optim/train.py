@@ -1,12 +1,16 @@
-"""Train a workload's model, and fine-tune it to other image sizes.
+"""Train a workload's model on its data; one of images is fine-tuned to other sizes too.
 
-1. The first size is trained from scratch, or from ``--init``; every further one starts from the first's best weights.
-2. Resolution grows over the epochs (progressive learning, Tan & Le, 2104.00298): early epochs are cheap.
-3. SGD with Nesterov momentum, one cosine cycle after a linear warm-up (1608.03983), smoothed labels.
-4. The best epoch by validation accuracy is kept; training stops early when it has not improved for ``patience`` epochs.
+1. The first size is trained from scratch, or from ``--init``; every further one of images starts from the first's best
+   weights. Speech has one length.
+2. The resolution of images grows over the epochs (progressive learning, Tan & Le, 2104.00298): early epochs are cheap.
+3. SGD with Nesterov momentum and smoothed labels, for speech Adam with clipped gradients; one cosine cycle after a
+   linear warm-up (1608.03983).
+4. The best epoch by the validation score (top-1 accuracy, or ROC AUC) is kept; training stops early when it has not
+   improved for ``patience`` epochs.
 5. A state beside the weights makes a killed run go on with the next epoch. The history goes into a JSON file.
 
-On CPUs with bfloat16 arithmetic, and on GPUs, the forward pass is bfloat16 autocast in channels_last.
+On CPUs with bfloat16 arithmetic, and on GPUs, the forward pass of images is bfloat16 autocast in channels_last; that
+of speech is float32.
 """
 
 from __future__ import annotations
@@ -37,9 +41,11 @@ from optim.command import (
     SCHEDULE_USAGES,
     add_data_options,
     add_fields,
+    check_data,
     data_choice,
     run,
     schedule,
+    trained_as,
     use_machine,
     usual_size,
 )
@@ -144,14 +150,19 @@ def train_sizes(
 ) -> None:  # fmt: skip
     """Train the first size, then fine-tune its weights to each of the others.
 
-    Raises SpeedproofError for several lengths of speech, whose weights serve all of them.
+    Raises SpeedproofError for a size below the smallest, and for a length of speech other than the workload's first,
+    since all lengths share one file of weights.
     """
     config.check()
     for size in sizes:
         workload.check_size(size)
+    usual = workload.sizes[0]
+    if kind_of(workload, sizes[0]) is SpeechData and set(sizes) != {usual}:
+        raise SpeedproofError(
+            f"--size {' '.join(map(str, sizes))}: {workload.name} is trained on clips of {usual} ms, the one length "
+            f"that its weights are kept for; leave it out"
+        )
     first = trained_path(workload, sizes[0], out)
-    if len(set(sizes)) > 1 and kind_of(workload, sizes[0]) is SpeechData:
-        raise SpeedproofError(f"--size {' '.join(map(str, sizes))}: {workload.name} is trained on clips of one length")
     check_writable(out)
     for size in sizes:
         start = init if size == sizes[0] else first
@@ -196,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.fine_tune_epochs < 1:
             raise SpeedproofError(f"--fine-tune-epochs {options.fine_tune_epochs}: expected at least 1")
         workload = load_workload(options.workload, data_choice(options))
+        check_data(options, workload)
+        if options.workload != trained_as(workload):
+            raise SpeedproofError(f"--workload {workload.name}: train {trained_as(workload)}, whose weights it has")
         sizes = options.size or [usual_size(workload)]
         config = TrainConfig(**schedule(options, SCHEDULE_USAGES, workload, sizes[0]))
         fine_tuning: dict[str, Any] = FINE_TUNE | {"epochs": options.fine_tune_epochs, "lr": config.lr / 5}

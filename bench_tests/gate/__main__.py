@@ -106,7 +106,7 @@ def _gate(options: argparse.Namespace) -> int:
     matrix, chosen, skipped = _chosen(options)
     if options.markdown is not None:
         check_save_path(options.markdown, "--markdown", "gate.md")
-    with quiet.alone(), both_trees(options.base, options.head) as sides:
+    with both_trees(options.base, options.head) as sides, quiet.alone():
         comparison = Comparison(
             sides, matrix.settings, chosen, budget_s=matrix.settings.budget_s, seed=matrix.settings.seed,
             say=lambda said: print(f"gate: {said}", file=sys.stderr, flush=True),

@@ -1,19 +1,20 @@
 """Base against head, case by case: checked, then timed generation by generation until each is decided.
 
 A worker that crashes, hangs or is killed fails only its case: the others go on with a new one. The budget of a case is
-seconds of measuring, both sides and warm-up together; a decided case stops early, an undecided one spends it all. What
-was measured while other processes took the cores is not counted.
+seconds of measuring, both sides and warm-up together: it is divided among pairs of processes, of which a case that is
+the same needs but a few. What was measured while other processes took the cores is not counted.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,9 +32,10 @@ from bench_tests.harness.timing import SMALL_S, block_calls
 # below 100 us differ by 2 to 3 % and those of a larger one by 0.2 to 1 %, whatever is done within them: four instances
 # built in one process agree within 1 to 2 %. So it is processes that the small ones need, each for a short time.
 GENERATIONS, SMALL_GENERATIONS = 6, 16
-_FEWEST_BLOCKS = 8  # of a pair of processes
+_FEWEST_BLOCKS, _LEAST_BLOCKS = 8, 2  # of a pair of processes, and where a call is so long that the budget is short
 _MOST_BLOCKS = 60  # more repeat the bias of the pair
 
+Answer = TypeVar("Answer")
 Times = dict[str, list[float]]  # seconds of a call, one a block, of ``base`` and ``head``
 
 
@@ -44,7 +46,8 @@ class Progress:
     case: Case
     generations: list[Times] = field(default_factory=list)  # the blocks of each pair of processes
     attempts: int = 0  # generations, those included that others disturbed
-    small: bool = False
+    most: int = GENERATIONS  # of them
+    planned: bool = False
     visits_s: list[float] = field(default_factory=list)  # of each generation, building included
     others: list[Verdict] = field(default_factory=list)  # of all but time
     unmeasured: Verdict | None = None  # why there is no time
@@ -54,14 +57,18 @@ class Progress:
         """What each pair of processes says."""
         return [speed.sample(times["base"], times["head"]) for times in self.generations]
 
-    @property
-    def most(self) -> int:
-        """How many pairs of processes the case may have."""
-        return SMALL_GENERATIONS if self.small else GENERATIONS
-
     def call_s(self, side: str) -> float:
         """Seconds of a call: the median over pairs of processes of the medians over blocks."""
         return float(np.median([np.median(times[side]) for times in self.generations]))
+
+    def plan(self, call_s: float, budget_s: float) -> None:
+        """Divide the budget among pairs of processes, or end the case where it is too small for an answer."""
+        self.planned = True
+        least_s = _LEAST_BLOCKS * _pair_of_blocks_s(call_s)
+        self.most = min(SMALL_GENERATIONS if call_s < SMALL_S else GENERATIONS, int(budget_s / least_s))
+        if self.most < speed.FEWEST:
+            note = f"a budget of {budget_s:g} s is too small for calls of {call_s:.2g} s"
+            self.end("unstable", f"{note}: give at least {math.ceil(speed.FEWEST * least_s)} s")
 
     def end(self, word: str, note: str) -> None:
         """Leave the case out from now on."""
@@ -84,6 +91,7 @@ class Comparison:
         self.progress = {case.id: Progress(case) for case in cases}
         self.starts_s: list[float] = []  # of each pair of workers
         self.lost_s = 0.0  # what was not counted had taken
+        self._busiest = 0.0  # share of the needed cores that others took, at most
         pinned = settings.threads == 1 and settings.device == "cpu"
         self._cpu = quiet.quietest_cpu() if pinned else None
 
@@ -93,15 +101,14 @@ class Comparison:
         margins = {
             name: row.slower_max / 100 for name in self.progress if (row := expectation(name)).slower_max is not None
         }
-        busiest = 0.0
         while left := [progress for name, progress in self._left().items() if name not in words]:
-            busiest = max(busiest, self._generation(left))
+            self._generation(left)
             samples = {name: progress.samples for name, progress in self.progress.items()}
             words |= speed.decided(samples, words, margins, last=self.progress.keys() - self._left().keys())
             done = sum(name in words or found.unmeasured is not None for name, found in self.progress.items())
             pairs = max(progress.attempts for progress in self.progress.values())
             self._say(f"{done} of {len(self.progress)} cases decided after {pairs} pairs of processes")
-        return [verdict for name in self.progress for verdict in self._verdicts(name, words.get(name), busiest)]
+        return [verdict for name in self.progress for verdict in self._verdicts(name, words.get(name))]
 
     def record(self) -> None:
         """Measure all cases through all generations, whatever they show."""
@@ -116,12 +123,9 @@ class Comparison:
             if progress.unmeasured is None and progress.attempts < progress.most
         }
 
-    def _generation(self, left: Sequence[Progress]) -> float:
-        """Measure the cases that are left on one more pair of workers; one that died is replaced for those after it.
-
-        Returns the share of the needed cores that others took: what was measured while it was too much is not kept.
-        """
-        waiting, busiest = list(left), 0.0
+    def _generation(self, left: Sequence[Progress]) -> None:
+        """Measure the cases that are left on one more pair of workers; one that died is replaced for those after it."""
+        waiting = list(left)
         while waiting:
             with ExitStack() as stack:
                 started = time.perf_counter()
@@ -130,37 +134,25 @@ class Comparison:
                     for name, tree in self._trees.items()
                 }
                 try:
-                    for worker in pair.values():
-                        worker.start()
-                except WorkerError as error:
+                    for side in pair:
+                        _asked(side, pair, lambda worker: worker.start())
+                except _SideError as error:
                     for progress in waiting:
-                        progress.end("unstable", f"a worker does not start: {error}")
-                    return busiest
+                        progress.end("unstable", f"{error.side}: its worker does not start: {error}")
+                    return
                 self.starts_s.append(time.perf_counter() - started)
-                watch, measured = self._watch(), []
                 while waiting and all(worker.alive for worker in pair.values()):
-                    progress = waiting.pop(0)
-                    if self._visit(progress, pair):
-                        measured.append(progress)
-                share = watch.foreign_share()
-            busiest = max(busiest, share)
-            if share > quiet.BUSY:
-                self._say(f"not counted: other processes took {share:.0%} of the cores that were measured on")
-                self.lost_s += self.starts_s.pop()
-                for progress in measured:
-                    progress.generations.pop()
-                    self.lost_s += progress.visits_s.pop()
-        return busiest
+                    self._visit(waiting.pop(0), pair)
 
     def _watch(self) -> quiet.Watch:
         cpus = os.sched_getaffinity(0) if self._cpu is None else {self._cpu}
         return quiet.Watch(cpus, min(self._settings.threads, len(cpus)))
 
-    def _verdicts(self, name: str, word: str | None, busiest: float) -> list[Verdict]:
+    def _verdicts(self, name: str, word: str | None) -> list[Verdict]:
         progress = self.progress[name]
         time_verdict = progress.unmeasured
         if time_verdict is None and word is None:
-            note = f"the machine is too busy: other processes took up to {busiest:.0%} of the cores"
+            note = f"the machine is too busy: other processes took up to {self._busiest:.0%} of the cores"
             time_verdict = Verdict(name, "time", "unstable", note=note)
         elif time_verdict is None:
             assert word is not None
@@ -169,21 +161,32 @@ class Comparison:
         assert time_verdict is not None
         return [time_verdict, *progress.others]
 
-    def _visit(self, progress: Progress, pair: Mapping[str, Process]) -> bool:
+    def _visit(self, progress: Progress, pair: Mapping[str, Process]) -> None:
         """One case in one generation: its checks where they were not made yet, then its blocks."""
         progress.attempts += 1
         started = time.perf_counter()
-        if not progress.generations and not progress.others and not self._check(progress, pair):
-            return False
+        if not progress.planned and not self._check(progress, pair):
+            return
         try:
             call_s = self._build(progress.case, pair)
-            progress.small = call_s < SMALL_S or progress.small
-            progress.generations.append(self._blocks(pair, call_s, self._budget_s / progress.most))
+            if not progress.planned:
+                progress.plan(call_s, self._budget_s)
+            if progress.unmeasured is not None:
+                return
+            watch = self._watch()
+            times = self._blocks(pair, call_s, self._budget_s / progress.most)
+            share = watch.foreign_share()
         except _SideError as error:
             progress.end("missing" if error.side == "head" else "unstable", f"{error.side}: {error}")
-            return False
-        progress.visits_s.append(time.perf_counter() - started)
-        return True
+            return
+        self._busiest = max(self._busiest, share)
+        seconds = time.perf_counter() - started
+        if share > quiet.BUSY:
+            self._say(f"not counted: {progress.case.id}: other processes took {share:.0%} of the cores meanwhile")
+            self.lost_s += seconds
+        else:
+            progress.generations.append(times)
+            progress.visits_s.append(seconds)
 
     def _check(self, progress: Progress, pair: Mapping[str, Process]) -> bool:
         """Both sides must be right before they are timed; also judges quality and what is exact."""
@@ -198,8 +201,8 @@ class Comparison:
             progress.end("unstable", f"neither side can be measured: {head}")
         elif isinstance(head, str):
             progress.end("missing", f"head: {head}")
-        elif isinstance(base, str):
-            progress.end("new", f"base: {base}")
+        elif isinstance(base, str):  # a base that died or hung has the case, and says nothing of it
+            progress.end("new" if pair["base"].alive else "unstable", f"base: {base}")
         else:
             progress.others = _judge_others(progress.case.id, base, head)
         return progress.unmeasured is None
@@ -212,16 +215,21 @@ class Comparison:
     def _blocks(self, pair: Mapping[str, Process], call_s: float, budget_s: float) -> Times:
         calls, warm = block_calls(call_s)
         longest_s = 60.0 + 100 * call_s * (calls + warm)
+        fewest = max(_LEAST_BLOCKS, min(_FEWEST_BLOCKS, int(budget_s / _pair_of_blocks_s(call_s))))
         times: Times = {side: [] for side in pair}
         deadline = time.perf_counter() + budget_s
-        while len(times["base"]) < _FEWEST_BLOCKS or (
-            len(times["base"]) < _MOST_BLOCKS and time.perf_counter() < deadline
-        ):
+        while len(times["base"]) < fewest or (len(times["base"]) < _MOST_BLOCKS and time.perf_counter() < deadline):
             sides = list(pair)
             self._random.shuffle(sides)
             for side in sides:
                 times[side].append(_asked(side, pair, lambda worker: worker.block(calls, warm, longest_s)))
         return times
+
+
+def _pair_of_blocks_s(call_s: float) -> float:
+    """Seconds of a block of both sides, warm-up included."""
+    calls, warm = block_calls(call_s)
+    return 2 * call_s * (calls + warm)
 
 
 def _judge_others(case: str, base: Mapping[str, Any], head: Mapping[str, Any]) -> list[Verdict]:
@@ -240,7 +248,7 @@ class _SideError(Exception):
         self.side = side
 
 
-def _asked(side: str, pair: Mapping[str, Process], ask: Callable[[Process], float]) -> float:
+def _asked(side: str, pair: Mapping[str, Process], ask: Callable[[Process], Answer]) -> Answer:
     try:
         return ask(pair[side])
     except WorkerError as error:

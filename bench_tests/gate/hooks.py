@@ -151,6 +151,8 @@ class Gate:
         if failing:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             self._store_nothing("the gate failed; to accept this, store a run without --benchmark-compare")
+        elif any(verdict.word == "unstable" for verdict in verdicts):
+            self._store_nothing("the gate could not decide; to accept this, store a run without --benchmark-compare")
         elif all(entry.has_error for entry in self._benchmark.benchmarks):
             self._store_nothing("nothing was measured")
 
@@ -165,7 +167,7 @@ class Gate:
                     f"cases of the stored run that were not asked for this time: {len(self._comparison.not_asked)}"
                 )
         elif self._option.benchmark_compare and self._stored is None and self._journal.records:
-            first = "; this one is the first" if self._saving else ""
+            first = "; this one is the first" if self._saving else "; --benchmark-autosave stores this one"
             found = [f"gate: passed: there is no stored run to compare with{first}"]
         return found + self._notes
 

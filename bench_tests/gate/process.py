@@ -34,6 +34,7 @@ class Process:
         self._process = subprocess.Popen(
             [str(tree.python), "-m", "bench_tests.gate.worker"], cwd=tree.folder, env=tree.environment(),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+            errors="replace",  # what a library prints need not be UTF-8
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )  # fmt: skip
         self._said: list[str] = []  # the last lines of standard error
@@ -96,7 +97,7 @@ class Process:
         except queue.Empty:
             self.close()
             raise WorkerError(f"hung: no answer to {request['do']} within {timeout_s:.3g} s") from None
-        if line is None:
+        if line is None or not line.endswith("\n"):  # killed before or in the middle of its answer
             raise WorkerError(self._death())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

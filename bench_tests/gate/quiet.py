@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from models.errors import SpeedproofError
+
 BUSY = 0.15  # of the needed cores: a neighbour that takes half of one is seen, the system's own chores are not
 _LOCK = "speedproof-gate.lock"
 
@@ -73,9 +75,15 @@ def alone(folder: Path | None = None) -> Iterator[None]:
     """Wait until no other gate measures on this machine, and keep others waiting."""
     file = (folder or Path(tempfile.gettempdir())) / _LOCK
     try:
-        handle = os.open(file, os.O_RDWR | (0 if file.exists() else os.O_CREAT), 0o666)
+        made = not file.exists()
+        handle = os.open(file, os.O_RDWR | (os.O_CREAT if made else 0), 0o666)
+        if made:
+            os.fchmod(handle, 0o666)  # whatever the umask: other users' gates wait for it too
     except OSError:  # another user's, in a system that guards such files: read access is enough for a lock
-        handle = os.open(file, os.O_RDONLY)
+        try:
+            handle = os.open(file, os.O_RDONLY)
+        except OSError as error:
+            raise SpeedproofError(f"{file}: cannot be opened ({error.strerror}): remove it, or set TMPDIR") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -70,7 +70,7 @@ def effect(samples: Sequence[float]) -> Effect:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's adjusted p values: at most one of them is below the level by chance, with that probability."""
+    """Holm's adjusted p values: with nothing changed, any is below a level with at most that chance."""
     adjusted, highest = {}, 0.0
     ordered = sorted(p_values.items(), key=lambda item: item[1])
     for index, (name, p) in enumerate(ordered):
@@ -113,7 +113,11 @@ def decided(
 def verdict(case: str, word: str, found: Effect, base_s: float, head_s: float) -> Verdict:
     """A word and an effect as a row of the table."""
     effect, low, high = (100 * float(np.expm1(value)) for value in (found.mean, found.low, found.high))
-    note = "the interval is too wide to tell" if word == "unstable" else f"{found.samples} pairs of processes"
+    note = (
+        "the interval does not settle whether it is beyond the margin"
+        if word == "unstable"
+        else f"{found.samples} pairs of processes"
+    )
     return Verdict(case, "time", word, _ms(base_s), _ms(head_s), effect, low, high, note)
 
 

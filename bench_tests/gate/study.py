@@ -37,7 +37,7 @@ from bench_tests.gate.trees import Tree
 from bench_tests.harness.case import Settings
 from bench_tests.harness.fingerprint import fingerprint
 from models.errors import SpeedproofError
-from models.weights import save_json
+from models.weights import check_picture, save_figure, save_json
 from optim.backends.cache import cache_root, check_writable
 from optim.command import check_save_path
 from optim.command import run as run_command
@@ -140,7 +140,7 @@ def picture(runs: Sequence[Run], file: Path) -> None:
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
     axes.set_xlabel("head against base, nothing changed, %: pairs of processes (grey), runs (blue), margin (red)")
-    figure.savefig(file, dpi=120)
+    save_figure(file, figure)
 
 
 def _read(file: Path, identity: dict[str, Any]) -> list[Run]:
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.runs < 1 or options.seed < 0 or not 0 < options.budget < float("inf"):
             raise SpeedproofError("--runs, --budget and --seed: expected at least 1, more than 0 and at least 0")
         check_save_path(options.runs_file, "--runs-file", "runs.json")
-        check_save_path(options.picture, "--picture", "study.png")
+        check_picture(options.picture, "--picture")
         check_writable()
         with quiet.alone():
             runs = record(options.runs, options.budget, options.seed, options.runs_file, beside=options.neighbour)

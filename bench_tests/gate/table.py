@@ -64,8 +64,13 @@ def _ordered(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def _listed(ordered: Sequence[Verdict]) -> list[Verdict]:
-    """What is not the same, and what is said of a case itself: that it is missing, new or renamed."""
-    return [verdict for verdict in ordered if verdict.word != "same" or verdict.quantity == "case"]
+    """What is not the same, and what is to be known all the same: renamed cases, other operators, too few examples."""
+    return [verdict for verdict in ordered if verdict.word != "same" or _worth_a_line(verdict)]
+
+
+def _worth_a_line(verdict: Verdict) -> bool:
+    said = verdict.quantity == "coverage" and bool(verdict.note)
+    return said or verdict.quantity == "case" or "too few examples" in verdict.note
 
 
 def _cells(verdict: Verdict) -> list[str]:

@@ -20,9 +20,9 @@ import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench_tests.harness.rehearsal import sources_digest
+from models.data.fetch import data_root
 from models.errors import SpeedproofError
 from optim.backends.cache import artefact, cache_root
 
@@ -41,7 +41,12 @@ class Tree:
 
     def environment(self) -> dict[str, str]:
         """Variables of a worker's process: its own modules come before an installed copy."""
-        return os.environ | {"PYTHONPATH": str(self.folder), "SPEEDPROOF_CACHE": str(self.cache)}
+        own = {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH")))),
+            "SPEEDPROOF_CACHE": str(self.cache.resolve()),
+            "SPEEDPROOF_DATA": str(data_root().resolve()),
+        }
+        return {"OMP_WAIT_POLICY": "passive"} | os.environ | own
 
 
 @contextlib.contextmanager
@@ -80,23 +85,29 @@ def _linked(folder: Path, own: Path, head: Path, name: str, python: Path) -> Tre
     (folder / _HARNESS).symlink_to(head / _HARNESS)
     tracked = set(_git(head, "ls-files", "weights", what="weights").splitlines())
     for source in (own, head):
-        for file in sorted(source.glob("weights/*")):
-            is_own = source == own or f"weights/{file.name}" not in tracked
-            if is_own and not (weights / file.name).exists():
-                (weights / file.name).symlink_to(file)
+        for file in sorted(path for path in source.glob("weights/**/*") if path.is_file()):
+            relative = file.relative_to(source)
+            link = folder / relative
+            if (source == own or relative.as_posix() not in tracked) and not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file)
     return Tree(name, folder, python, cache_root() / "gate" / sources_digest(own, _CODE)[:32])
 
 
 def _python(base: Path, head: Path, name: str) -> Path:
     """This environment's Python, or that of one with the base's own dependencies, where they differ from the head's."""
-    if _dependencies(base) == _dependencies(head):
+    packages = _packages(base)
+    if packages == _packages(head):
         return Path(sys.executable)
-    wanted = _dependencies(base)
-    packages = [*wanted["dependencies"], *wanted["optional"].get("cpu", [])]
 
     def build(folder: Path) -> None:
         print(f"gate: {name} has other dependencies, which are installed into an environment of its own", flush=True)
-        venv.create(folder / "venv", with_pip=True, symlinks=True)
+        try:
+            venv.create(folder / "venv", with_pip=True, symlinks=True)
+        except subprocess.CalledProcessError as error:
+            raise SpeedproofError(
+                f"--base {name}: no environment can be made ({error}): install python3-venv"
+            ) from error
         command = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet", *packages]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -104,15 +115,16 @@ def _python(base: Path, head: Path, name: str) -> Path:
             raise SpeedproofError(f"--base {name}: its dependencies cannot be installed ({reason})")
 
     folder, _ = artefact("gate_environment", {"packages": packages, "python": sys.version}, build)
-    return folder / "venv/bin/python"
+    return folder.resolve() / "venv/bin/python"
 
 
-def _dependencies(tree: Path) -> dict[str, Any]:
+def _packages(tree: Path) -> list[str]:
+    """What is installed to run a tree on a CPU."""
     try:
         project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise SpeedproofError(f"{tree / 'pyproject.toml'} cannot be read ({error}): expected a [project]") from error
-    return {"dependencies": project.get("dependencies", []), "optional": project.get("optional-dependencies", {})}
+    return [*project.get("dependencies", []), *project.get("optional-dependencies", {}).get("cpu", [])]
 
 
 def _git(root: Path, *arguments: str, what: str) -> str:

@@ -26,6 +26,7 @@ from bench_tests.harness.measure import Measurement
 from bench_tests.harness.session import Session, to_device
 from bench_tests.harness.timing import Side
 from models.workload import DataChoice
+from optim.prune import parameters
 
 
 class Worker:
@@ -39,7 +40,8 @@ class Worker:
         """All checks of the harness but those against a bound, and nothing timed: the record, and the outcomes."""
         anything = Expectation(case.id, drop_max=float("inf"))
         record, arrays = Measurement(case, self.session, anything).run(_Untimed(), rehearsed=False)
-        record["gflop"] = self.session.gflop(case)
+        record.setdefault("macs", round(self.session.gflop(case) * 5e8))
+        record.setdefault("parameters", parameters(self.session.module(case)))
         outcomes = {name: array.tolist() for name, array in arrays.items() if name == "outcomes"}
         return {"record": record, **outcomes}
 
@@ -71,14 +73,17 @@ class _Untimed:
 def described(settings: Settings) -> dict[str, Any]:
     """Settings as JSON."""
     directory, weights = settings.data.directory, settings.weights
-    data = {"name": settings.data.name, "directory": directory and str(directory.resolve())}
-    return asdict(settings) | {"data": data, "weights": weights and str(weights.resolve())}
+    data = asdict(settings.data) | {"directory": directory and str(directory.resolve())}
+    # A side runs in a folder of its own, where files have to be found all the same.
+    recipes = {name: str(Path(spec).resolve()) if Path(spec).is_file() else spec
+               for name, spec in settings.recipes.items()}  # fmt: skip
+    return asdict(settings) | {"data": data, "weights": weights and str(weights.resolve()), "recipes": recipes}
 
 
-def _settings(content: dict[str, Any]) -> Settings:
+def settings_of(content: dict[str, Any]) -> Settings:
     """What `described` made of settings."""
     directory, weights = content["data"]["directory"], content["weights"]
-    data = DataChoice(content["data"]["name"], directory and Path(directory))
+    data = DataChoice(**(content["data"] | {"directory": directory and Path(directory)}))
     return Settings(**(content | {"data": data, "weights": weights and Path(weights)}))
 
 
@@ -93,7 +98,7 @@ def main() -> None:
         try:
             match request.pop("do"):
                 case "start":
-                    settings = _settings(request["settings"])
+                    settings = settings_of(request["settings"])
                     torch.set_num_threads(settings.threads)
                     worker = Worker(settings)
                     answer: dict[str, Any] = {"pid": os.getpid()}

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from bench_tests.harness.case import ORIGINAL
 from bench_tests.harness.record import Record
+from optim.command import quality_digits
 
 _HEADERS = [
     "method", "fastest on", "MB", "smaller", "M params", "M MACs", "zeros", "ms", "x eager [95 %]", "int8 operators",
@@ -70,8 +71,3 @@ def _quality(row: Record, made: bool) -> list[str]:
 def short(value: float) -> str:
     """Two decimals, or three significant digits of what is smaller than one: sizes go from 3 kB to 100 MB."""
     return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
-
-
-def quality_digits(value: float) -> int:
-    """Decimals of a quality in per cent: next to 100 %, where models differ by hundredths of a point, one more."""
-    return 2 if 0.99 <= value < 1 else 1

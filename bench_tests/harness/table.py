@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from bench_tests.harness.case import ORIGINAL
-from bench_tests.harness.comparison import comparisons, quality_digits, short
+from bench_tests.harness.comparison import comparisons, short
 from bench_tests.harness.record import Record
 from bench_tests.harness.statistics import saturation
+from optim.command import quality_digits
 
 
 def add_best_fp32(records: Mapping[str, Record]) -> None:

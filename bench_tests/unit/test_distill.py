@@ -14,7 +14,7 @@ from bench_tests.unit.test_train import QUICK, TOY, build, colours, example
 from models.data.images import ImageSplit
 from models.errors import SpeedproofError
 from models.weights import read_checkpoint
-from models.workload import Workload
+from models.workload import Workload, load_workload
 from optim import images as imaging
 from optim.backends.cache import cache_root
 from optim.distill import DistillConfig, attention_map, distill, distillation_loss, retrain, sweep, sweep_table
@@ -23,6 +23,7 @@ from optim.distill.__main__ import main
 from optim.distill.teacher import kept_logits
 from optim.images import ImageData, accuracy
 from optim.kinds import load_data, score_on_test
+from optim.saved import save_model
 
 CONFIG = DistillConfig(**{**asdict(QUICK), "label_smoothing": 0.0, "views": 2}, size=32, alpha=0.7, temperature=3.0)
 
@@ -257,8 +258,10 @@ DIGITS = ("--size", 32, "--epochs", 1, "--precision", "fp32", "--threads", 2)
 
 def test_the_command_writes_a_student_that_is_loaded_again(tmp_path, capsys):
     path = tmp_path / "out" / "student.pt"
+    teacher, digits = tmp_path / "teacher.pt", load_workload("resnet18")
+    save_model(teacher, digits.build(32, None), digits, 32, {})
     out, err = run(
-        capsys, "--teacher", "resnet18", "--student", "resnet18", "--save-path", path, *DIGITS, "--views", 1,
+        capsys, "--teacher", teacher, "--student", "resnet18", "--save-path", path, *DIGITS, "--views", 1,
         "--temperature", 1, 4, "--alpha", 0.5, code=0,
     )  # fmt: skip
     assert err == ""
@@ -280,6 +283,9 @@ def test_the_command_writes_a_student_that_is_loaded_again(tmp_path, capsys):
         (["--save-path", "/"], "--save-path /: this is a folder"),
         (["--data", "digits", "--data-dir", "/"], "--data-dir goes with --data folder or imagenette"),
         (["--epochs", 0], "--epochs 0: expected at least 1"),
+        (["--size", -5], "--size -5: resnet18 needs at least 32 px"),
+        (["--keyword", "happy"], "--keyword happy: resnet18 is not about speech"),
+        ([], "--teacher resnet18: no trained weights for digits; train them with `python -m optim.train --workload"),
     ],
 )
 def test_bad_options_are_one_sentence(tmp_path, capsys, options, said):

@@ -9,6 +9,7 @@ import pytest
 
 from bench_tests.gate import study
 from bench_tests.gate.rates import Run
+from bench_tests.harness.fingerprint import fingerprint
 
 CASES = ("small", "large")
 
@@ -34,7 +35,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def kept(file, count: int = 4, **other) -> None:
     """Runs of an earlier study with the default options."""
-    machine = study.fingerprint(1, "cpu").folder()
+    machine = fingerprint(1, "cpu").folder()
     identity = {"machine": machine, "budget_s": 8.0, "seed": 0, "neighbour": False, **other}
     file.write_text(json.dumps({"identity": identity, "runs": [asdict(made_up(seed)) for seed in range(count)]}))
 
@@ -57,7 +58,8 @@ def test_kept_runs_are_judged_and_drawn_without_measuring_again(elsewhere, capsy
         (["--runs", "0"], "--runs, --budget and --seed: expected"),
         (["--budget", "nan"], "--runs, --budget and --seed: expected"),
         (["--seed", "-1"], "--runs, --budget and --seed: expected"),
-        (["--picture", "."], "--picture .: this is a folder"),
+        (["--picture", "."], "--picture .: expected a file that ends in .png, .svg or .pdf"),
+        (["--picture", "study.txt"], "--picture study.txt: expected a file that ends in .png, .svg or .pdf"),
         (["--runs-file", "."], "--runs-file .: this is a folder"),
         (["--runs-file", "other.txt"], "--runs-file other.txt: these are no runs of a study"),
         (["--budget", "9"], "--runs-file gate_study.json: its runs differ in budget_s"),

@@ -35,8 +35,17 @@ def test_terminal_table_is_one_screen_and_counts_everything(found):
     for word in WORDS:
         count = sum(verdict.word == word for verdict in found)
         assert (f"{count} {word}" in answer) == (count > 0)
-    words = [row.split()[0] for row in rows[1:] if not row.startswith("and ")]
-    assert words == sorted(words, key=WORDS.index)
+    listed = [row.split()[0] for row in rows[1:] if not row.startswith("and ")]
+    assert listed == sorted(listed, key=WORDS.index)
+
+
+def test_other_operators_and_too_few_examples_are_told_though_nothing_failed():
+    coverage = Verdict("a", "coverage", "same", note="changed: cpu/bfloat16 40 to 2")
+    few = Verdict("b", "top1", "same", note="0 lost, 0 gained of 20; but too few examples to exclude a drop of 1 point")
+    plain = Verdict("c", "coverage", "same")
+    *rows, answer = lines([coverage, few, plain])
+    assert [row.split()[1] for row in rows[1:]] == ["a", "b"]
+    assert answer == "gate: passed: 3 same"
 
 
 def test_rows_that_need_no_reader_are_counted_only():

@@ -121,6 +121,13 @@ def test_the_picture_says_what_was_found(tmp_path, capsys, stream, loud_s, title
     assert {path.name for path in tmp_path.iterdir()} == {"a.wav", "probability.svg"}
 
 
+def test_a_keyword_with_dollars_is_no_formula(tmp_path, capsys, stream):
+    drawn = tmp_path / "probability.svg"
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        run(capsys, recording(tmp_path / "a.wav", []), "--picture", drawn, "--keyword", r"$\frac$", code=0)
+    assert r"probability of “$\frac$”" in drawn.read_text()
+
+
 def test_a_picture_is_of_the_format_of_its_name(tmp_path, capsys, stream):
     drawn = tmp_path / "new" / "probability.png"
     run(capsys, recording(tmp_path / "a.wav", [1.0]), "--picture", drawn, code=0)
@@ -142,9 +149,10 @@ def test_bad_input_is_one_sentence_and_no_work(tmp_path, capsys, stream):
         ((audio, "--threshold", 1.5), "--threshold 1.5: expected a probability between 0 and 1"),
         ((audio, "--threshold", "nan"), "expected a probability"),
         ((audio, "--chunk-ms", 0), "--chunk-ms 0: expected 1 to 10000"),
-        ((audio, "--picture", tmp_path), "expected a file that ends with"),
-        ((audio, "--picture", tmp_path / "a.doc"), "expected a file that ends with"),
-        ((audio, "--picture", tmp_path / "picture"), "give for example out.png"),
+        ((audio, "--picture", tmp_path), "expected a file that ends in .png, .svg or .pdf"),
+        ((audio, "--picture", tmp_path / "a.doc"), "expected a file that ends in .png, .svg or .pdf"),
+        ((audio, "--picture", tmp_path / "a.jpg"), "expected a file that ends in .png, .svg or .pdf"),
+        ((audio, "--picture", tmp_path / "picture"), "for example picture.png"),
         ((audio, "--picture", tmp_path / "taken" / "a.png"), "cannot write to"),
     ):
         out, err = run(capsys, *arguments, code=2)

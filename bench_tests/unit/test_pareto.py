@@ -58,7 +58,7 @@ def test_a_run_is_drawn_with_each_recipe_on_its_fastest_backend(tmp_path, capsys
         (json.dumps({"benchmarks": [entry("one", 1.0, 0.9)]}), "x.png", "expected at least two recipes"),
         (json.dumps({"benchmarks": [entry("a", 1.0, 0.9), entry("b", 1.0, 0.9, batch=8)]}), "x.png", "recipes of 2"),
         ("", "x.txt", "expected a file that ends in .png, .svg or .pdf"),
-        ("", ".", "this is a folder"),
+        ("", ".", "expected a file that ends in .png, .svg or .pdf"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_sentence(tmp_path, capsys, monkeypatch, content, output, said):

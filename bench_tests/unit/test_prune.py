@@ -18,7 +18,7 @@ from models.efficientnet import EfficientNetLite0
 from models.errors import SpeedproofError
 from models.resnet import BasicBlock, ResNet, resnet50
 from models.weights import load_into, read_checkpoint, save_checkpoint
-from models.workload import DataChoice
+from models.workload import DataChoice, load_workload
 from optim import images as imaging
 from optim.command import load_model
 from optim.distill import DistillConfig, retrain
@@ -39,6 +39,7 @@ from optim.prune import method as pruning
 from optim.prune.__main__ import main
 from optim.prune.channels import choose_channels, rounded
 from optim.prune.masks import choose_masks, layers_of, semi_structured_mask, smallest
+from optim.saved import save_model
 
 TUNING = DistillConfig(**{**asdict(QUICK), "views": 2}, size=32)
 CHANNELS = PruneConfig("structured", 0.5, round_to=2)
@@ -536,9 +537,11 @@ USUAL = ("--model", "resnet18", "--size", 32, "--precision", "fp32", "--threads"
 
 def test_the_command_writes_a_model_that_is_loaded_again(tmp_path, capsys):
     cut, path = tmp_path / "out" / "cut.pt", tmp_path / "out" / "p.pt"
+    teacher, digits = tmp_path / "teacher.pt", load_workload("resnet18")
+    save_model(teacher, digits.build(32, None), digits, 32, {})
     out, err = run(
         capsys, *USUAL, "--pruning-method", "structured", "--amount", 0.8, "--importance", "l1", "--round-to", 16,
-        "--fine-tune", "--fine-tune-epochs", 1, "--teacher", "resnet18", "--views", 1, "--save-path", cut, code=0,
+        "--fine-tune", "--fine-tune-epochs", 1, "--teacher", teacher, "--views", 1, "--save-path", cut, code=0,
     )  # fmt: skip
     assert err == ""
     assert "top-1, 360 test images" in out
@@ -580,6 +583,8 @@ def test_the_command_shows_sensitivity(tmp_path, capsys):
         (["--fine-tune", "--fine-tune-epochs", 0], "--epochs 0: expected at least 1"),
         (["--amounts", 0.3], "--amounts goes with --sensitivity"),
         (["--sensitivity"], "--save-path does not go with --sensitivity"),
+        (["--fine-tune", "--teacher", "resnet18"], "--teacher resnet18: no trained weights for digits; train them"),
+        (["--keyword", "happy"], "--keyword happy: resnet18 is not about speech"),
         (["--size", 0], "--size 0: resnet18 needs at least 32 px"),
         (["--save-path", "/"], "--save-path /: this is a folder"),
         (["--ignored", "layer9"], "--ignored layer9: ResNet has no layer of that name"),
@@ -590,4 +595,4 @@ def test_bad_options_are_one_sentence(tmp_path, capsys, options, said):
     _, err = run(capsys, *USUAL, "--save-path", tmp_path / "p.pt", *options, code=2)
     (line,) = err.splitlines()
     assert said in line
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.pt"))

@@ -540,18 +540,21 @@ def run(capsys, *arguments: object, code: int) -> tuple[str, str]:
     return capsys.readouterr()
 
 
-USUAL = ("--model", f"{__name__}:TINY", "--size", 32, "--calibration-images", 16, "--threads", 2)
+USUAL = ("--model", f"{__name__}:TINY", "--size", 32, "--threads", 2)
+FEW = ("--calibration-images", 16)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "9 of 9 convolutions, linear layers and additions take int8"),
-        (["--sensitivity", "--per-tensor", "--bits", 4, "--calibration", "entropy"], "rounded alone"),
-        (["--drop-max", 1, "--float-layers", "fc", "conv1"], "7 of 9"),
+        (FEW, "9 of 9 convolutions, linear layers and additions take int8"),
+        ([*FEW, "--sensitivity", "--per-tensor", "--bits", 4, "--calibration", "entropy"], "rounded alone"),
+        ([*FEW, "--drop-max", 1, "--float-layers", "fc", "conv1"], "7 of 9"),
         (["--quantization-method", "dynamic"], "1 of 9"),
+        (["--quantization-method", "dynamic", *FEW, "--sensitivity"], "rounded alone"),
         (
             [
+                *FEW,
                 "--quantization-method",
                 "qat",
                 "--fine-tune-epochs",
@@ -566,14 +569,14 @@ USUAL = ("--model", f"{__name__}:TINY", "--size", 32, "--calibration-images", 16
             "qat epoch 1/1 at 32 px",
         ),
     ],
-    ids=["static", "sensitivity", "float", "dynamic", "qat"],
+    ids=["static", "sensitivity", "float", "dynamic", "dynamic sensitivity", "qat"],
 )
 def test_the_command_writes_a_model_that_is_loaded_again(tmp_path, capsys, options, said):
     path = tmp_path / "out" / "q.pt"
     out, err = run(capsys, *USUAL, "--save-path", path, *options, code=0)
     assert err == ""
     assert said in out
-    assert "MB before, " in out
+    assert "weights: 0.0213 MB before, " in out
     assert f"{path}: top1 " in out
     assert ("calibrated in " in out) == ("dynamic" not in options)
     state, meta = read_checkpoint(path)
@@ -605,6 +608,19 @@ def test_the_command_casts_weights(tmp_path, capsys, method):
         (["--fine-tune-epochs", 3], "go with --quantization-method qat"),
         (["--quantization-method", "qat", "--fine-tune-epochs", 0], "--epochs 0: expected at least 1"),
         (["--quantization-method", "bf16", "--drop-max", 0.1], "go with static, dynamic and qat"),
+        (
+            ["--quantization-method", "weights", "--calibration", "entropy"],
+            "--calibration goes with static and qat: weights finds no ranges",
+        ),
+        (["--quantization-method", "dynamic", *FEW], "--calibration-images goes with static and qat"),
+        (["--quantization-method", "bf16", "--seed", 1], "--seed goes with static and qat: bf16 finds no ranges"),
+        (["--model", "resnet18", "--size", -5], "--size -5: resnet18 needs at least 32 px"),
+        (["--model", "resnet18", "--keyword", "happy"], "--keyword happy: resnet18 is not about speech"),
+        (
+            ["--quantization-method", "qat", "--teacher", "resnet18"],
+            "--teacher resnet18: no trained weights for digits; train them with "
+            "`python -m optim.train --workload resnet18`",
+        ),
         (["--threads", 0], "--threads 0: expected at least 1"),
     ],
 )

@@ -16,7 +16,7 @@ from models.errors import SpeedproofError
 from models.workload import DataChoice, load_workload
 from optim import images as imaging
 from optim.backends.base import is_quantized
-from optim.command import load_model
+from optim.command import load_model, megabytes, quality_digits
 from optim.images import accuracy
 from optim.prune import PruneConfig
 from optim.quantize import QuantizeConfig, quantize
@@ -249,12 +249,27 @@ def test_the_command_compares_orders(own, capsys):
     assert [line.split("  ")[0] for line in lines] == ["distill > prune > quantize", "prune > distill > quantize"]
 
 
+def test_sizes_and_qualities_keep_the_digits_that_tell_models_apart():
+    sizes = (2_940, 23_456, 46_800_000, 999_600_000, 1_234_567_890)
+    assert [megabytes(size) for size in sizes] == ["0.00294", "0.0235", "46.8", "1000", "1235"]
+    assert [f"{value:.{quality_digits(value)}%}" for value in (0.873, 0.9997, 1.0)] == ["87.3%", "99.97%", "100.0%"]
+
+
+def test_a_result_has_a_usual_place_where_the_recipe_names_its_model(own, capsys, tmp_path, monkeypatch):
+    named = replace(WHOLE, name="mine", steps=(INT8,), model="bench_tests.unit.test_train:TOY")
+    monkeypatch.setitem(following.RECIPES, "mine", named)
+    assert main(["mine", "--size", "32"]) == 0
+    assert "weights/synthetic_mine.pt: written" in capsys.readouterr().out
+    assert is_quantized(load_model("weights/synthetic_mine.pt", DATA, 32, "--model")[0])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ([], "give --save-path FILE for a result, or --orders for a comparison"),
         (["--orders", "--save-path", "x.pt"], "and not both"),
         (["--orders", "--recipe", "int9"], "unknown recipe 'int9'"),
+        (["--orders", "--keyword", "happy"], "--keyword happy: toy is not about speech; leave it out"),
         (["--orders", "--size", "7"], "--size 7: toy needs at least 16 px"),
         (["--save-path", "/"], "--save-path /: this is a folder"),
     ],

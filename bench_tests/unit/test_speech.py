@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -168,10 +169,10 @@ def test_a_clip_that_does_not_decode_is_named(tmp_path):
 
 def test_too_few_clips_name_how_many_there_are_and_better_words(tmp_path):
     choice = fill(tmp_path, {"yes": FEWEST_CLIPS - 1, "no": 120, "up": 110, "go": 130, "on": 1}, "empty")
-    better = "choose another with --keyword, most clips are of go (130), no (120), up (110)"
+    better = "choose another, most clips are of go (130), no (120), up (110)"
     for action in (data_name, lambda choice: speech_split(choice, "train", 100)):
         assert refused(action, choice) == (
-            f"keyword 'yes': {tmp_path} holds 99 of the at least 100 clips that are needed; {better}"
+            f"--keyword 'yes': {tmp_path} holds 99 of the at least 100 clips that are needed; {better}"
         )
     for keyword, said in {
         "yess": "no such word in {} (the closest is 'yes'); ",
@@ -181,8 +182,8 @@ def test_too_few_clips_name_how_many_there_are_and_better_words(tmp_path):
         "": "no such word in {}; ",  # sheila, the course's
     }.items():
         found = refused(data_name, DataChoice("speech", tmp_path, keyword))
-        assert found == f"keyword {keyword or 'sheila'!r}: {said.format(tmp_path)}{better}"
-    assert data_name(DataChoice("speech", tmp_path, "no")) == "speech_no"
+        assert found == f"--keyword {keyword or 'sheila'!r}: {said.format(tmp_path)}{better}"
+    assert data_name(DataChoice("speech", tmp_path, "no")) == f"speech_no_{tmp_path.name}"
 
 
 def test_a_split_without_the_keyword_or_without_others_is_refused(tmp_path):
@@ -197,18 +198,48 @@ def test_a_folder_that_cannot_serve_is_one_sentence(tmp_path, monkeypatch):
     assert refused(data_name, DataChoice("speech", tmp_path)).startswith(f"{tmp_path} holds no clips: expected <word>/")
     monkeypatch.setenv("SPEEDPROOF_DATA", str(tmp_path))
     said = refused(data_name, DataChoice(keyword="happy"))
-    assert said.startswith(f"keyword 'happy': no Speech Commands at {tmp_path / 'speech_commands_v0.01'}: fetch them")
+    assert said.startswith(f"--keyword 'happy': no Speech Commands at {tmp_path / 'speech_commands_v0.01'}: fetch them")
 
 
 def test_the_data_set_is_found_in_the_data_root_else_tones_take_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("SPEEDPROOF_DATA", str(tmp_path))
     assert speech_root(DataChoice()) is None
     assert data_name(DataChoice()) == "synthetic_tones"
-    for version in ("speech_commands_v0.02", "speech_commands_v0.01"):
+    names = {
+        "speech_commands_v0.02": "speech_sheila_speech_commands_v0.02",
+        "speech_commands_v0.01": "speech_sheila",  # of record
+    }
+    for version, name in names.items():
         fill(tmp_path / version, {"sheila": 100, "no": 9}, "empty")
         assert speech_root(DataChoice()) == tmp_path / version
-        assert data_name(DataChoice()) == "speech_sheila"
+        assert data_name(DataChoice()) == name
+        assert data_name(DataChoice("speech", tmp_path / version)) == name
     assert data_name(TONES) == "synthetic_tones"
+
+
+def test_other_clips_and_other_splits_have_other_names(tmp_path, monkeypatch):
+    """By the name weights are found and figures compared: what differs must not share it."""
+    monkeypatch.setenv("SPEEDPROOF_DATA", str(tmp_path))
+    root = tmp_path / "speech_commands_v0.01"
+    fill(root, {"yes": 120, "no": 60}, "empty")
+    fill(tmp_path / "my clips", {"yes": 120, "no": 60}, "empty")
+    assert data_name(DataChoice("speech", tmp_path / "my clips", "yes")) == "speech_yes_my_clips"
+    of_record = DataChoice("speech", keyword="yes")
+    assert data_name(of_record) == "speech_yes"
+
+    assert main(["split", "speech"]) == 0  # the rule, written down
+    split_files.cache_clear()
+    assert data_name(of_record) == "speech_yes"
+    rule = json.loads((root / "split.json").read_text())
+    names = []
+    for split in SPLITS:
+        (root / "split.json").write_text(json.dumps({**rule, split: rule[split][1:]}))
+        split_files.cache_clear()
+        names.append(data_name(of_record))
+    assert len(set(names)) == len(SPLITS)
+    assert all(re.fullmatch("speech_yes_split_[0-9a-f]{8}", name) for name in names)
+    split_files.cache_clear()
+    assert data_name(of_record) == names[-1]
 
 
 def test_the_split_is_written_and_read_back(tmp_path, capsys):
@@ -263,6 +294,9 @@ def test_the_split_command_tells_what_is_wrong(tmp_path, monkeypatch, capsys):
     target = tmp_path / "file" / "s.json"
     assert main(["split", "speech", "--data-dir", str(choice.directory), "--to", str(target)]) == 2
     assert f"error: cannot write {target} " in capsys.readouterr().err
+    assert main(["split", "speech", "--data-dir", str(choice.directory), "--to", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: --to {tmp_path}: this is a folder; give a file, such as {tmp_path / 'split.json'}\n"
 
 
 def test_background_noise_is_the_data_sets_own_where_it_has_some(tmp_path):

@@ -90,7 +90,13 @@ def test_a_clip_too_short_is_refused():
         Crnn()(torch.zeros(1, 40, 19))
 
 
-@pytest.mark.parametrize("wrong", [{"gru": 0}, {"kernel": (41, 20)}, {"channels": 1.5}, {"dropout": 1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gru": 0}, {"gru": 4097}, {"kernel": (41, 20)}, {"kernel": (5,)}, {"kernel": (5, 20, 1)}, {"stride": ()},
+        {"channels": 1.5}, {"attention": -1}, {"attention": 4097}, {"dropout": 1.0},
+    ],
+)  # fmt: skip
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(SpeedproofError, match="makes no network"):
         CrnnConfig(**wrong)
@@ -125,8 +131,28 @@ def test_a_checkpoint_of_another_size_names_both(tmp_path):
     saved(tmp_path / "small.pt", CrnnConfig(channels=4, gru=16))
     with pytest.raises(SpeedproofError) as caught:
         build_crnn(Crnn, tmp_path / "small.pt")
-    assert "4 channels, kernel 5 x 20, GRU 16 x 2 (6,679 parameters)" in str(caught.value)
-    assert "8 channels, kernel 5 x 20, GRU 64 x 2 (70,443 parameters)" in str(caught.value)
+    assert "4 channels, kernel 5 x 20, stride 2 x 8, GRU 16 x 2 (6,679 parameters)" in str(caught.value)
+    assert "8 channels, kernel 5 x 20, stride 2 x 8, GRU 64 x 2 (70,443 parameters)" in str(caught.value)
+
+
+@pytest.mark.parametrize("meta", [{}, {"crnn": {"channels": 4, "gru": 16}}])
+@pytest.mark.parametrize("make", [Crnn, StreamingCrnn])
+def test_a_size_that_is_asked_for_is_what_a_checkpoint_must_have(tmp_path, make, meta):
+    model = saved(tmp_path / "small.pt", CrnnConfig(channels=4, gru=16), meta)
+    built = build_crnn(make, tmp_path / "small.pt", model.config)
+    assert torch.equal(built.classify.weight, model.classify.weight)
+    for other in (CrnnConfig(), CrnnConfig(channels=4, gru=16, layers=1), CrnnConfig(channels=4, gru=16, attention=3)):
+        with pytest.raises(
+            SpeedproofError, match=r"GRU 16 x 2 \(6,679 .* where one of .* give a checkpoint of that size$"
+        ):
+            build_crnn(make, tmp_path / "small.pt", other)
+
+
+def test_a_stride_that_only_the_meta_data_tell_counts_too(tmp_path):
+    saved(tmp_path / "fine.pt", CrnnConfig(gru=8, stride=(2, 4)), {"crnn": {"gru": 8, "stride": [2, 4]}})
+    assert build_crnn(Crnn, tmp_path / "fine.pt", CrnnConfig(gru=8, stride=(2, 4))).config.stride == (2, 4)
+    with pytest.raises(SpeedproofError, match=r"stride 2 x 4, .* where one of .* stride 2 x 8, "):
+        build_crnn(Crnn, tmp_path / "fine.pt", CrnnConfig(gru=8))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +162,7 @@ def test_a_checkpoint_of_another_size_names_both(tmp_path):
         ({"crnn": {"gru": 16}}, "GRU 64 x 2 .* where one of .* GRU 16 x 2"),
         ({"crnn": {"width": 3}}, "expected some of attention, channels"),
         ({"crnn": {"kernel": 3}}, "no size of a CRNN"),
+        ({"crnn": {"kernel": [5]}}, "two each for kernel and stride"),
         ({"crnn": "small"}, "expected some of attention, channels"),
     ],
 )

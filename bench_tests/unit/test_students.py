@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.cnn import CENTRE, Cnn, CnnConfig
-from models.crnn import Crnn
+from models.crnn import Crnn, CrnnConfig
 from models.errors import SpeedproofError
 from models.weights import save_checkpoint
 from models.workload import DataChoice, known_workload, load_workload
@@ -42,15 +42,22 @@ def test_a_students_name_is_its_sizes(name, kind, count):
 
 
 @pytest.mark.parametrize(
-    "name", ["kws_", "kws_tiny", "kws_cnn_gru16", "kws_gru", "kws_gru5x5", "kws_kernel5", "kws_cnn_x"]
-)
+    "name",
+    [
+        "kws_", "kws_tiny", "kws_cnn_gru16", "kws_gru", "kws_gru5x5", "kws_kernel5", "kws_cnn_x", "kws_chanels4",
+        "kws_mels20", "kws_classes3", "kws_cnn_mels20", "kws_streaming_", "kws_streaming_mels20", "kws_waveform_gru16",
+    ],
+)  # fmt: skip
 def test_what_names_no_sizes_is_no_student(name):
     assert not known_workload(name)
-    with pytest.raises(SpeedproofError, match=f"unknown workload '{name}'"):
+    with pytest.raises(SpeedproofError, match=f"unknown workload '{name}': .* a student such as kws_channels4_gru16, "):
         load_workload(name, TONES)
 
 
-@pytest.mark.parametrize("name", ["kws_gru0", "kws_cnn_hidden0", "kws_cnn_kernel41x5"])
+@pytest.mark.parametrize(
+    "name", ["kws_gru0", "kws_gru99999999", "kws_streaming_gru0", "kws_cnn_hidden0", "kws_cnn_hidden99999999",
+             "kws_cnn_kernel41x5"]
+)  # fmt: skip
 def test_impossible_sizes_are_one_sentence(name):
     with pytest.raises(SpeedproofError, match="makes no network"):
         load_workload(name, TONES)
@@ -106,3 +113,58 @@ def test_a_student_finds_its_weights_and_refuses_anothers(tmp_path, monkeypatch)
     assert torch.equal(own.classify.weight, trained.classify.weight)
     with pytest.raises(SpeedproofError, match=r"parts\.weight"):
         load_workload("kws_cnn", TONES).build(1000, found.path)
+
+
+@pytest.mark.parametrize("name", ["kws_gru16", "kws_streaming_gru16"])
+def test_a_students_name_is_the_size_of_its_weights(tmp_path, name):
+    workload = load_workload(name, TONES)
+    for gru in (16, 64):  # the first as a bare state dict, which tells nothing of its size
+        save_checkpoint(tmp_path / f"gru{gru}.pt", {"state_dict": Crnn(CrnnConfig(gru=gru)).state_dict(), "meta": {}})
+    assert workload.build(1000, tmp_path / "gru16.pt").config == CrnnConfig(gru=16)
+    with pytest.raises(SpeedproofError, match=r"gru64\.pt holds a CRNN of .* GRU 64 x 2 .* where one of .* GRU 16 x 2"):
+        workload.build(1000, tmp_path / "gru64.pt")
+
+
+@pytest.mark.parametrize("sizes", ["channels4_gru16", "gru8_stride2x4", "gru8_kernel5x30_layers1"])
+def test_a_student_on_a_stream_has_its_own_weights_and_judges_a_clip_as_offline(tmp_path, monkeypatch, sizes):
+    monkeypatch.chdir(tmp_path)
+    offline = load_workload(f"kws_{sizes}", TONES)
+    model = offline.build(1000, None)
+    with torch.no_grad():
+        model.classify.weight.mul_(20)  # random weights hardly tell one clip from another
+    path = tmp_path / "weights" / "kws" / f"synthetic_tones_{sizes}.pt"
+    save_checkpoint(path, {"state_dict": model.state_dict(), "meta": {}})
+
+    workload = load_workload(f"kws_streaming_{sizes}", TONES)
+    found = workload.weights(100)
+    assert (workload.name, found.own, found.path.resolve()) == (f"kws_streaming_{sizes}", True, path)
+    streaming = workload.build(100, found.path)
+    assert streaming.config == model.config
+    with torch.inference_mode():
+        assert streaming(*workload.example(100, 2, 1))[0].shape == (2, 1)
+
+    def of_a_chunk(inputs):
+        with torch.inference_mode():
+            return streaming(*inputs)
+
+    def of_a_clip(inputs):
+        with torch.inference_mode():
+            return (model(*inputs),)
+
+    streamed = workload.quality(of_a_chunk, "test", 500, 12, 24)[0]
+    whole = offline.quality(of_a_clip, "test", 1000, 12, 24)[0]
+    assert streamed.outcomes == pytest.approx(whole.outcomes, abs=1e-4)
+    assert np.std(whole.outcomes) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("kws_streaming_cnn_hidden20", "a convolutional student does not run on a stream"),
+        ("kws_streaming_kernel5x8", "longer than its stride and within a second, not of 8 frames"),
+        ("kws_streaming_kernel5x102", "longer than its stride and within a second, not of 102 frames"),
+    ],
+)
+def test_what_cannot_stream_is_one_sentence(name, said):
+    with pytest.raises(SpeedproofError, match=said):
+        load_workload(name, TONES)

@@ -446,6 +446,8 @@ def toy(tmp_path, monkeypatch):
         (["--data", "digits", "--data-dir", "/tmp"], "--data-dir goes with --data folder or imagenette"),
         (["--workload", "resnet18", "--data-dir", "none"], "--data-dir none: no such folder"),
         (["--workload", "resnet18", "--data", "folder"], "--data folder needs --data-dir"),
+        (["--workload", "resnet18", "--size", 32, "--keyword", "happy"], "--keyword happy: resnet18 is not about"),
+        (["--workload", "resnet18", "--size", -5], "--size -5: resnet18 needs at least 32 px"),
         (["--init", "none.pth"], "no weights at none.pth: check the path"),
     ],
 )

@@ -20,7 +20,9 @@ from optim.augment_speech import DICE, FREQUENCY_MASK, GAIN_DB, RATIO_DB, TIME_M
 from optim.command import load_model
 from optim.distill import DistillConfig, distill
 from optim.distill.__main__ import main as distill_main
+from optim.distill.teacher import kept_logits
 from optim.kinds import load_data, score_on_test
+from optim.prune.__main__ import main as prune_main
 from optim.quantize import QuantizeConfig, quantize
 from optim.quantize.__main__ import main as quantize_main
 from optim.recipe import Recipe, follow
@@ -145,6 +147,14 @@ def test_a_clip_that_comes_twice_is_heard_differently_unless_its_views_are_fixed
     assert torch.equal(fixed[0], fixed[2])
     assert torch.equal(fixed[0], seen(2, 2)[0])
     assert not torch.equal(fixed[0], seen(1, 2)[0])
+
+
+def test_a_teachers_kept_word_is_of_the_masks_it_was_asked_under(data):
+    config = replace(LEARN, views=2)
+    teacher = load_workload(STUDENT, TONES).build(1000, None)
+    masked, plain = (kept_logits(teacher, data, replace(config, masking=share)) for share in (1.0, 0.0))
+    assert not torch.equal(masked, plain)
+    assert torch.equal(plain, kept_logits(teacher, data, replace(config, masking=0.0)))
 
 
 def test_features_are_for_the_network_and_waveforms_for_the_spotter(data):
@@ -279,10 +289,11 @@ def test_the_commands_make_find_and_use_weights(tmp_path, capsys, monkeypatch):
 
     own = Recipe("kws_test", (replace(LEARN, epochs=1), QuantizeConfig(calibration_images=16)), STUDENT, model="kws")
     monkeypatch.setitem(following.RECIPES, "kws_test", own)
-    said = run(capsys, recipe_main, "kws-test", "--save-path", "r.pt")
+    said = run(capsys, recipe_main, "kws-test")
     assert "before: " in said
-    assert "r.pt: written" in said
-    assert load_model("r.pt", DataChoice(), None, "--model")[1].name == STUDENT
+    made = path.with_name("synthetic_tones_kws_test.pt")
+    assert f"{made.relative_to(tmp_path)}: written" in said
+    assert load_model(str(made), DataChoice(), None, "--model")[1].name == STUDENT
 
 
 @pytest.mark.parametrize(
@@ -302,7 +313,40 @@ def test_the_commands_make_find_and_use_weights(tmp_path, capsys, monkeypatch):
         (
             train_main,
             ["--workload", "kws", "--size", 500, 1000],
-            "--size 500 1000: kws is trained on clips of one length",
+            "--size 500 1000: kws is trained on clips of 1000 ms",
+        ),
+        (train_main, ["--workload", "kws", "--size", 500], "--size 500: kws is trained on clips of 1000 ms"),
+        (train_main, ["--workload", "kws", "--size", -5], "--size -5: kws needs at least 190 ms"),
+        (train_main, ["--workload", "kws_waveform"], "--workload kws_waveform: train kws, whose weights it has"),
+        (train_main, ["--workload", "kws_streaming"], "--workload kws_streaming: train kws, whose weights it has"),
+        (train_main, ["--workload", "kws_streaming_gru16"], "--workload kws_streaming_gru16: train kws_gru16, whose"),
+        (
+            quantize_main,
+            ["--model", "kws_chanels4", "--save-path", "x.pt"],
+            "--model kws_chanels4: neither a weights file nor one of resnet18, resnet50, efficientnet_lite0, kws, "
+            "kws_waveform, kws_streaming, nor a student such as kws_channels4_gru16, nor pkg.module:OBJECT",
+        ),
+        (train_main, ["--workload", "kws", "--data", "digits"], "--data digits: kws is about speech; give --keyword"),
+        (prune_main, ["--model", "kws", "--save-path", "x.pt", "--data", "digits"], "--data digits: kws is about"),
+        (quantize_main, ["--model", "kws", "--save-path", "x.pt", "--size", -5], "--size -5: kws needs at least"),
+        (quantize_main, ["--model", "kws", "--save-path", "x.pt", "--data", "digits"], "--data digits: kws is about"),
+        (recipe_main, ["kws-smallest", "--data", "digits"], "--data digits: kws is about speech"),
+        (
+            recipe_main,
+            ["kws-smallest"],
+            "recipe kws_smallest: teacher kws_channels16_gru128: no trained weights for synthetic_tones; train them "
+            "with `python -m optim.train --workload kws_channels16_gru128`",
+        ),
+        (
+            distill_main,
+            ["--teacher", "kws_waveform", "--student", STUDENT, "--save-path", "x.pt"],
+            "--teacher kws_waveform: no trained weights for synthetic_tones; train them with "
+            "`python -m optim.train --workload kws`",
+        ),
+        (
+            distill_main,
+            ["--teacher", "kws", "--student", STUDENT, "--save-path", "x.pt", "--data", "digits"],
+            "--data digits: kws_channels2_gru8 is about speech",
         ),
         (train_main, ["--workload", "kws", "--size", 50], "--size 50: kws needs at least 190 ms"),
         (train_main, ["--workload", "kws", "--optimizer", "lion"], "--optimizer 'lion': expected one of sgd, adam"),

@@ -10,18 +10,22 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from torch import nn
 
 from models import weights
 from models.errors import SpeedproofError
 from models.weights import (
     best_weights_path,
+    check_picture,
     check_writable,
     find_weights,
     load_into,
     read_checkpoint,
     save_checkpoint,
+    save_figure,
     save_json,
+    spotter_path,
 )
 
 
@@ -193,6 +197,50 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_half_written(tmp_path, mo
         save_checkpoint(path, {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["w.pth"]
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("new/a.svg", b"<?xml")], ids=str
+)
+def test_a_picture_is_of_the_format_of_its_name(tmp_path, name, begins):
+    check_picture(tmp_path / name, "--picture")
+    save_figure(tmp_path / name, Figure())
+    assert (tmp_path / name).read_bytes().startswith(begins)
+    assert len(list((tmp_path / name).parent.iterdir())) == 1
+
+
+def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_text("old")
+
+    def fail(self, scratch, **options):
+        Path(scratch).write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(SpeedproofError, match=r"cannot write .*a\.png \(.*No space left on device\)"):
+        save_figure(path, Figure())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", "png", "folder.png", "file/a.png"])
+def test_a_picture_that_cannot_be_drawn_is_refused_before(tmp_path, name):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(SpeedproofError, match=r"expected a file that ends in \.png, \.svg or \.pdf|cannot write"):
+        check_picture(tmp_path / name, "--picture")
+
+
+@pytest.mark.parametrize(
+    ("workload", "name"),
+    [
+        ("kws", "baseline"), ("kws_waveform", "baseline"), ("kws_streaming", "baseline"), ("kws_gru16", "gru16"),
+        ("kws_streaming_gru16", "gru16"), ("kws_cnn_hidden20", "cnn_hidden20"),
+    ],
+)  # fmt: skip
+def test_a_spotter_has_the_same_weights_offline_and_streaming(workload, name):
+    assert spotter_path(workload, "speech_happy") == Path(f"weights/kws/speech_happy_{name}.pt")
 
 
 def test_checking_a_folder_makes_it_and_leaves_nothing(tmp_path):

@@ -47,7 +47,8 @@ def test_an_unknown_workload_lists_the_known_ones(spec):
     with pytest.raises(SpeedproofError) as caught:
         load_workload(spec)
     assert str(caught.value) == (
-        f"unknown workload {spec!r}: expected one of {', '.join(workload_names())}, or pkg.module:OBJECT for your own"
+        f"unknown workload {spec!r}: expected one of {', '.join(workload_names())}, or a student such as "
+        f"kws_channels4_gru16, or pkg.module:OBJECT for your own"
     )
 
 

@@ -48,8 +48,10 @@ def _split(directory: Path | None, to: Path | None) -> None:
     root = speech_root(DataChoice("speech", directory))
     if root is None:
         raise no_speech()
-    files = split_files(root)
     path = to or root / SPLIT_FILE
+    if path.is_dir():
+        raise SpeedproofError(f"--to {path}: this is a folder; give a file, such as {path / SPLIT_FILE}")
+    files = split_files(root)
     save_json(path, dict(files))
     print(f"{split_table(files)}\n\nwrote {path}")
 

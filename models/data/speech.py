@@ -29,9 +29,9 @@ from tqdm import tqdm
 from models.data import synthetic
 from models.data.audio import SAMPLE_RATE, SUFFIXES, read_audio
 from models.data.fetch import data_root
-from models.data.splits import speaker_of, split_files, word_of
+from models.data.splits import own_split, speaker_of, split_files, word_of
 from models.errors import SpeedproofError
-from models.workload import DataChoice
+from models.workload import DataChoice, in_a_name
 
 FOLDERS = ("speech_commands_v0.01", "speech_commands_v0.02")
 NOISE_FOLDER = "_background_noise_"
@@ -100,12 +100,18 @@ def background(choice: DataChoice) -> Tensor:
 
 
 def data_name(choice: DataChoice) -> str:
-    """``speech_<keyword>`` for real clips, ``synthetic_tones`` for made-up ones.
+    """``speech_<keyword>`` for the data of record, version 0.01 in its usual place, or ``synthetic_tones``.
 
-    Raises SpeedproofError where the data set that was asked for, or enough clips of the keyword, are not there.
+    Any other copy adds its folder's name, and a split that is not the data set's own adds a hash of it: figures and
+    weights of different clips never share a name. Raises SpeedproofError where the data set that was asked for, or
+    enough clips of the keyword, are not there.
     """
     root = speech_root(choice)
-    return SYNTHETIC if root is None else f"speech_{_keyword(choice, root)}"
+    if root is None:
+        return SYNTHETIC
+    usual = root.resolve() == (data_root() / FOLDERS[0]).resolve()
+    parts = ("speech", _keyword(choice, root), "" if usual else in_a_name(root), own_split(root))
+    return "_".join(part for part in parts if part)
 
 
 def speech_root(choice: DataChoice) -> Path | None:
@@ -123,7 +129,7 @@ def speech_root(choice: DataChoice) -> Path | None:
         if root.is_dir():
             return root
     if choice.keyword:
-        raise no_speech(f"keyword {choice.keyword!r}: ")
+        raise no_speech(f"--keyword {choice.keyword!r}: ")
     return None
 
 
@@ -149,7 +155,7 @@ def _keyword(choice: DataChoice, root: Path | None) -> str:
         near = get_close_matches(keyword.lower(), counts, 1)
         said = f"no such word in {root}" + (f" (the closest is {near[0]!r})" if near else "")
     most = ", ".join(f"{word} ({number:,})" for word, number in counts.most_common(3))
-    raise SpeedproofError(f"keyword {keyword!r}: {said}; choose another with --keyword, most clips are of {most}")
+    raise SpeedproofError(f"--keyword {keyword!r}: {said}; choose another, most clips are of {most}")
 
 
 @cache

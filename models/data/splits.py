@@ -60,6 +60,17 @@ def split_files(root: Path | None) -> Split:
     files = synthetic.tone_files() if root is None else _listing(root)
     if root is not None and (root / SPLIT_FILE).is_file():
         return _read(root / SPLIT_FILE, frozenset(files))
+    return _by_rule(files)
+
+
+def own_split(root: Path) -> str:
+    """``split_`` and a short hash where a ``split.json`` splits otherwise than the rule, else nothing."""
+    if not (root / SPLIT_FILE).is_file() or split_files(root) == _by_rule(_listing(root)):
+        return ""
+    return f"split_{hashlib.sha256(json.dumps(split_files(root)).encode()).hexdigest()[:8]}"
+
+
+def _by_rule(files: tuple[str, ...]) -> Split:
     return {split: tuple(file for file in files if which_split(speaker_of(file)) == split) for split in SPLITS}
 
 

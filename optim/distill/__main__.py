@@ -14,6 +14,7 @@ from optim.command import (
     SCHEDULE_USAGES,
     add_data_options,
     add_fields,
+    check_data,
     check_save_path,
     chosen_size,
     data_choice,
@@ -76,12 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_save_path(options.save_path)
         check_writable()
         student, workload = load_model(options.student, choice, options.size, "--student", fresh=True)
+        check_data(options, workload)
         size = chosen_size(options.size, workload)
         config = DistillConfig(**{**schedule(options, USAGES, workload, size), "size": size}, layers=layers)
         for temperature in options.temperature:
             for alpha in options.alpha:
                 replace(config, temperature=temperature, alpha=alpha).check()
-        teacher, _ = load_model(options.teacher, choice, size, "--teacher")
+        teacher, _ = load_model(options.teacher, choice, size, "--teacher", trained=True)
         student.to(options.device)
         student, rows = sweep(teacher, student, workload, config, options.temperature, options.alpha, options.save_path)
         score = kind_of(workload, config.size).score

@@ -20,11 +20,13 @@ from optim.command import (
     SCHEDULE_USAGES,
     add_data_options,
     add_fields,
+    check_data,
     check_save_path,
     chosen_size,
     data_choice,
     given,
     load_model,
+    megabytes,
     run,
     use_machine,
     usual_schedule,
@@ -142,8 +144,8 @@ def _facts(model: nn.Module, workload: Workload, size: int, precision: str) -> d
     return {
         "zeros among the weights": f"{sparsity(model)['overall']:.1%}",
         "parameters": f"{parameters(model):,}",
-        "size": f"{weight_bytes(model) / 1e6:.2f} MB",
-        "compressed (zlib)": f"{compressed_bytes(model) / 1e6:.2f} MB",
+        "size": f"{megabytes(weight_bytes(model))} MB",
+        "compressed (zlib)": f"{megabytes(compressed_bytes(model))} MB",
         f"{score.words}, {examples} test {score.examples}": f"{tested:{score.form}}",
     }
 
@@ -157,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choice = data_choice(options)
         _check_kind(options)
         model, workload = load_model(options.model, choice, options.size, "--model")
+        check_data(options, workload)
         size, precision = chosen_size(options.size, workload), options.precision or DistillConfig.precision
-        workload.check_size(size)
         config = _config(options, workload, size)
         config.check()
         model.to(options.device)
@@ -169,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         teacher = None
         if options.teacher is not None:
             check_writable()
-            teacher, _ = load_model(options.teacher, choice, config.fine_tune.teacher_size or size, "--teacher")  # type: ignore[union-attr]
+            seen = config.fine_tune.teacher_size or size  # type: ignore[union-attr]
+            teacher, _ = load_model(options.teacher, choice, seen, "--teacher", trained=True)
         pruned = prune(model, workload, config, teacher=teacher, keep=options.save_path)
         before, after = (_facts(one, workload, size, precision) for one in (model, pruned))
         meta = {"method": "prune", "config": described(config)}

@@ -18,15 +18,18 @@ from optim.backends.eager import weight_bytes
 from optim.command import (
     add_data_options,
     add_fields,
+    check_data,
     check_save_path,
     chosen_size,
     data_choice,
     given,
     load_model,
+    megabytes,
+    quality_digits,
     run,
     use_machine,
 )
-from optim.quantize.config import METHODS, QAT, QuantizeConfig
+from optim.quantize.config import CALIBRATED, METHODS, QAT, QuantizeConfig
 from optim.quantize.coverage import coverage_int8
 from optim.quantize.method import quantize, usual_qat
 from optim.quantize.sensitivity import first_quality, sensitivity, sensitivity_table
@@ -34,14 +37,17 @@ from optim.quantize.storage import save
 from optim.saved import save_model
 
 CASTS = ("bf16", "fp16")
-USAGES = {
-    "size": "px of an image, or ms of speech",
+CALIBRATION = {
     "calibration": "how an activation's range is found: minmax, entropy or percentile",
     "percentile": "share of an activation's values, in per cent, that percentile calibration keeps",
     "calibration_images": "examples that ranges are found on",
     "calibration_split": "split that they are drawn from",
-    "bits": "bits of a weight, 2 to 8; below 8 they are still stored in int8",
     "seed": "which examples are drawn",
+}
+USAGES = {
+    "size": "px of an image, or ms of speech",
+    **CALIBRATION,
+    "bits": "bits of a weight, 2 to 8; below 8 they are still stored in int8",
 }
 FINE_TUNING = {
     "fine_tune_epochs": ("epochs", int, "qat: passes over the data"),
@@ -99,6 +105,11 @@ def _config(options: argparse.Namespace, workload: Workload) -> QuantizeConfig:
     }
     if (tuning or options.teacher) and method != "qat":
         raise SpeedproofError("--fine-tune-epochs, --lr, --batch-size and --teacher go with --quantization-method qat")
+    if method not in CALIBRATED and not options.sensitivity:  # which looks at ranges whatever the method
+        for name in given(options, CALIBRATION):
+            raise SpeedproofError(
+                f"--{name.replace('_', '-')} goes with {' and '.join(CALIBRATED)}: {method} finds no ranges"
+            )
     size = chosen_size(options.size, workload)
     chosen: dict[str, Any] = {**given(options, USAGES), "size": size}
     config = QuantizeConfig(
@@ -125,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_save_path(options.save_path)
         check_writable()
         model, workload = load_model(options.model, choice, options.size, "--model")
+        check_data(options, workload)
         config = _config(options, workload)
         model.to(options.device)
         before, bytes_before = first_quality(model, workload, config.size, "test"), weight_bytes(model)
@@ -136,16 +148,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"weights in {cast}; a backend computes in it where it is asked to with --precision {cast}")
             save_model(options.save_path, result, workload, config.size, {"method": cast})
         else:
-            teacher = load_model(options.teacher, choice, config.size, "--teacher")[0] if options.teacher else None
+            teacher = None
+            if options.teacher:
+                teacher, _ = load_model(options.teacher, choice, config.size, "--teacher", trained=True)
             result = quantize(model, workload, config, teacher=teacher, keep=options.save_path).cpu()
             after = first_quality(result, workload, config.size, "test")
             print(coverage_int8(result).words if computes_in_int8(result) else "weights in int8, computed in float")
             save(options.save_path, result, workload, {"method": config.method, "test_quality": after and after.value})
-        print(f"weights: {bytes_before / 1e6:.1f} MB before, {weight_bytes(result) / 1e6:.1f} MB after")
+        print(f"weights: {megabytes(bytes_before)} MB before, {megabytes(weight_bytes(result))} MB after")
         if before and after:
             print(
-                f"{options.save_path}: {after.name} {after.value:.1%} on {after.examples} test examples, "
-                f"{before.value:.1%} before"
+                f"{options.save_path}: {after.name} {after.value:.{quality_digits(after.value)}%} on {after.examples} "
+                f"test examples, {before.value:.{quality_digits(before.value)}%} before"
             )
 
     return run(body)

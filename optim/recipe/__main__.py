@@ -11,10 +11,22 @@ from tabulate import tabulate
 from torch import nn
 
 from models.errors import SpeedproofError
+from models.weights import WEIGHTS_DIR, spotter_path
 from models.workload import DataChoice, Workload, load_workload
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
-from optim.command import add_data_options, check_save_path, chosen_size, data_choice, load_model, run, use_machine
+from optim.command import (
+    add_data_options,
+    check_data,
+    check_save_path,
+    chosen_size,
+    data_choice,
+    load_model,
+    megabytes,
+    quality_digits,
+    run,
+    use_machine,
+)
 from optim.quantize.sensitivity import first_quality
 from optim.recipe.method import METHODS, RECIPES, Recipe, follow, load_recipe, orders
 from optim.saved import save_model
@@ -39,8 +51,15 @@ def ablation(recipe: Recipe, model: nn.Module, workload: Workload, data: DataCho
 
 def _facts(model: nn.Module, workload: Workload, size: int) -> list[str]:
     found = first_quality(model, workload, size, "test")
-    judged = f"{found.name} {found.value:.1%} of {found.examples}" if found else "-"
-    return [judged, f"{weight_bytes(model) / 1e6:.2f}"]
+    judged = f"{found.name} {found.value:.{quality_digits(found.value)}%} of {found.examples}" if found else "-"
+    return [judged, megabytes(weight_bytes(model))]
+
+
+def usual_path(recipe: Recipe, workload: Workload) -> Path:
+    """Where the result is kept of a recipe that names its model: ``weights/kws/speech_happy_kws_smallest.pt``."""
+    spotter = spotter_path(workload.name, workload.data_name)
+    folder = spotter.parent if workload.size_unit == "ms" else WEIGHTS_DIR
+    return folder / f"{workload.data_name}_{recipe.name}.pt"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("name", nargs="?", metavar="NAME", help=f"{known}; hyphens are underscores")
     add("--recipe", metavar="NAME", help="the same as an option")
     add("--model", metavar="MODEL", help="a weights file, a workload's name or pkg.module:OBJECT (the recipe's own)")
-    add("--save-path", type=Path, metavar="FILE", help="where the result is written")
+    add("--save-path", type=Path, metavar="FILE", help="where it is written (of a recipe of one model: in weights)")
     add("--orders", action="store_true", help="compare all orders of its steps instead of writing a result")
     add("--size", type=int, metavar="N", help="px of an image, or ms of speech (224, or the workload's first)")
     add_data_options(parser)
@@ -74,24 +93,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         named = options.model or recipe.model
         if named is None:
             raise SpeedproofError(f"--model is missing: recipe {recipe.name} is for any model, name one")
-        if options.orders == (options.save_path is not None):
+        if options.orders == (options.save_path is not None) and (options.orders or recipe.model is None):
             raise SpeedproofError("give --save-path FILE for a result, or --orders for a comparison, and not both")
-        if options.save_path is not None:
-            check_save_path(options.save_path)
-        check_writable()
         model, workload = load_model(named, choice, options.size, "--model")
-        size = chosen_size(options.size, workload)
-        workload.check_size(size)
+        check_data(options, workload)
+        size, path = chosen_size(options.size, workload), options.save_path or usual_path(recipe, workload)
+        if not options.orders:
+            check_save_path(path)
+        check_writable()
         model.to(options.device)
         if options.orders:
             print(ablation(recipe, model, workload, choice, size))
             return
         made = follow(recipe, model, workload, choice, size).cpu()
         meta = {"method": "recipe", "recipe": recipe.description()}
-        save_model(options.save_path, made, made_of(recipe, workload, choice), size, meta)
+        save_model(path, made, made_of(recipe, workload, choice), size, meta)
         for name, own in (("before", model.cpu()), ("after", made)):
             print(f"{name}: {', '.join(_facts(own, workload, size))} MB")
-        print(f"{options.save_path}: written")
+        print(f"{path}: written")
 
     return run(body)
 

@@ -59,7 +59,7 @@ class Recipe:
 
     @property
     def quantized(self) -> bool:
-        """Whether the result computes in int8."""
+        """Whether the result has weights in int8, which those of the method ``weights`` are not computed in."""
         if self.file is not None:
             return QUANTIZATION in read_checkpoint(self.file)[1]
         return any(isinstance(step, QuantizeConfig) for step in self.steps)
@@ -144,8 +144,9 @@ def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoic
     recipe.check()
     if recipe.file is not None:
         return load_model(str(recipe.file), data, size, "--recipe")[0]
-    teacher = load_model(recipe.teacher, data, size, f"recipe {recipe.name}: teacher")[0] if recipe.teacher else model
-    current = model
+    teacher = current = model
+    if recipe.teacher is not None:
+        teacher, _ = load_model(recipe.teacher, data, size, f"recipe {recipe.name}: teacher", trained=True)
     if recipe.student is not None:
         workload = load_workload(recipe.student, data)
     if recipe.student is not None or isinstance(next(iter(recipe.steps), None), DistillConfig):
