@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--base", required=True, metavar="COMMIT", help="a commit, branch or tag")
     add("--head", type=Path, default=Path(), metavar="FOLDER", help="the tree that is judged, as it lies there (.)")
     add("-k", dest="keyword", default="", metavar="EXPR", help="only cases whose id fits, as pytest's -k")
-    add("--budget", default="8s", metavar="SECONDS", help="of measuring a case, both sides together (8s)")
+    add("--budget", default="12s", metavar="SECONDS", help="of measuring a case, both sides together (12s)")
     add("--markdown", type=Path, metavar="FILE", help="write the table for a pull request")
     add_options(_Argparse(parser, frozenset({"--budget"})))
     return parser

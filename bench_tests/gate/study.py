@@ -122,24 +122,32 @@ def _others(runs: Sequence[Run], case: str | None = None, slowdown: float = 0.0)
 
 
 def picture(runs: Sequence[Run], file: Path) -> None:
-    """The samples of each case, one dot a pair of processes, and the margin."""
+    """What each pair of processes says, the mean of each run, and the margin."""
     from matplotlib.figure import Figure
 
     samples = [run.samples() for run in runs]
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.add_subplot()
     dice = np.random.default_rng(0)
-    cases = list(samples[0])
+    cases, beyond, count = list(samples[0]), 0, 0
     for place, case in enumerate(cases):
         found = [[100 * np.expm1(s) for s in run[case]] for run in samples if run[case]]
         singles, means = [s for run in found for s in run], [float(np.mean(run)) for run in found]
-        axes.plot(singles, place + dice.uniform(-0.3, 0.3, len(singles)), ".", color="0.7", markersize=3)
-        axes.plot(means, place + dice.uniform(-0.1, 0.1, len(means)), "o", color="tab:blue", markersize=4)
+        names = ("a pair of processes", "mean of a run") if place == 0 else (None, None)
+        axes.plot(
+            singles, place + dice.uniform(-0.3, 0.3, len(singles)), ".", color="0.7", markersize=3, label=names[0]
+        )
+        axes.plot(
+            means, place + dice.uniform(-0.1, 0.1, len(means)), "o", color="#0072b2", markersize=4, label=names[1]
+        )
+        beyond, count = beyond + sum(abs(mean) > 100 * speed.MARGIN for mean in means), count + len(means)
     for limit in (-speed.MARGIN, speed.MARGIN):
-        axes.axvline(100 * limit, color="tab:red", linewidth=1)
+        axes.axvline(100 * limit, color="#d55e00", linewidth=1, label="margin" if limit > 0 else None)
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
-    axes.set_xlabel("head against base, nothing changed, %: pairs of processes (grey), runs (blue), margin (red)")
+    axes.set_xlabel("head's time over base's, change in %")
+    axes.legend(loc="upper right", fontsize=8)
+    figure.suptitle(f"Nothing changed: the means of {beyond} of {count} measurements are beyond the margin")
     save_figure(file, figure)
 
 
@@ -166,8 +174,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench_tests.gate study", description="False alarms and detection of the gate on this machine."
     )
     add = parser.add_argument
-    add("--runs", type=int, default=40, metavar="N", help="gates to record, about 90 s each (40)")
-    add("--budget", type=float, default=8.0, metavar="SECONDS", help="of measuring a case (8)")
+    add("--runs", type=int, default=40, metavar="N", help="gates to record, two to three minutes each (40)")
+    add("--budget", type=float, default=12.0, metavar="SECONDS", help="of measuring a case (12)")
     add("--seed", type=int, default=0, metavar="N", help="of the order of blocks (0)")
     add("--neighbour", action="store_true", help="with another process that takes one core all the time")
     add("--runs-file", type=Path, default=Path("gate_study.json"), metavar="FILE",

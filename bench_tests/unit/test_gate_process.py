@@ -108,7 +108,7 @@ def test_settings_reach_a_worker_whole(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("call_s", "pairs"),
-    [(1e-5, SMALL_GENERATIONS), (1e-3, GENERATIONS), (0.3, GENERATIONS), (0.6, 3), (0.7, 2), (5.0, 0)],
+    [(1e-5, SMALL_GENERATIONS), (1e-3, GENERATIONS), (0.1, GENERATIONS), (0.3, 6), (0.6, 3), (0.7, 2), (5.0, 0)],
 )
 def test_a_budget_is_divided_and_never_exceeded(call_s, pairs):
     progress = Progress(CASE)

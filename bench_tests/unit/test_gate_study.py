@@ -36,7 +36,7 @@ def elsewhere(tmp_path, monkeypatch):
 def kept(file, count: int = 4, **other) -> None:
     """Runs of an earlier study with the default options."""
     machine = fingerprint(1, "cpu").folder()
-    identity = {"machine": machine, "budget_s": 8.0, "seed": 0, "neighbour": False, **other}
+    identity = {"machine": machine, "budget_s": 12.0, "seed": 0, "neighbour": False, **other}
     file.write_text(json.dumps({"identity": identity, "runs": [asdict(made_up(seed)) for seed in range(count)]}))
 
 
