@@ -129,9 +129,10 @@ def test_out_of_memory_and_skipped_cases_are_rows_and_no_failure(first):
 
 
 def test_failing_case_has_a_reason_and_others_are_compared(runs, first):
-    done = runs("--benchmark-save=second", "--benchmark-compare", backend=f"{TOYS}:CRASHING,eager")
+    written = runs.folder / "second.json"  # what is compared and not decided is not saved
+    done = runs(f"--benchmark-json={written}", "--benchmark-compare", backend=f"{TOYS}:CRASHING,eager")
     assert done.returncode == 1, done.stdout + done.stderr
-    stored = json.loads(runs.stored("second").read_text())
+    stored = json.loads(written.read_text())
     assert [entry["param"] for entry in stored["benchmarks"]] == [EAGER]
     assert stored["not_measured"] == [
         {"case": CRASHING, "status": "failed", "reason": "crashed: the process that tried it died of SIGSEGV"}
