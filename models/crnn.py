@@ -16,12 +16,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from models.errors import SpeedproofError
 from models.logmel import HOP, LogMel
-from models.weights import load_into, read_checkpoint
+from models.weights import built, load_into, read_checkpoint
 
 LARGEST = 4096  # of any size: far past what a spotter needs, and before what no machine can allocate
 
@@ -118,9 +117,7 @@ def build_crnn(make: type[Made], weights: Path | None, config: CrnnConfig | None
     """
     state, meta = read_checkpoint(weights) if weights is not None else ({}, {})
     told = config_of(meta, str(weights))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = make(config or told)
+    model = built(lambda: make(config or told), None)
     if weights is not None:
         own = _sizes(model.state_dict(), model.config.stride)
         found = _sizes(state, told.stride if "crnn" in meta else model.config.stride)
@@ -131,7 +128,7 @@ def build_crnn(make: type[Made], weights: Path | None, config: CrnnConfig | None
                 f"give a checkpoint of that size{other}"
             )
         load_into(model, weights)
-    return model.eval()
+    return model
 
 
 def config_of(meta: Mapping[str, Any], where: str) -> CrnnConfig:

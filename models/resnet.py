@@ -9,12 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.data.images import image_workload
-from models.weights import load_into, read_checkpoint
+from models.weights import built, read_checkpoint
 from models.workload import DataChoice, Workload
 
 
@@ -119,12 +118,7 @@ def _build(make: Callable[[int], ResNet], classes: int, weights: Path | None) ->
         state, _ = read_checkpoint(weights)
         if "fc.bias" in state:  # otherwise load_into says what does not fit
             classes = max(1, state["fc.bias"].numel())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = make(classes)
-    if weights is not None:
-        load_into(model, weights)
-    return model.eval()
+    return built(partial(make, classes), weights)
 
 
 def _workload(name: str, make: Callable[[int], ResNet], choice: DataChoice) -> Workload:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from models.cnn import Cnn, CnnConfig
@@ -23,7 +22,7 @@ from models.data.speech import data_name
 from models.errors import SpeedproofError
 from models.kws import streaming_workload, trained
 from models.streaming import check_streams
-from models.weights import load_into
+from models.weights import built
 from models.workload import DataChoice, Workload, load_workload
 
 BASELINE = "kws"
@@ -70,9 +69,4 @@ def _build(config: CrnnConfig | CnnConfig, size: int, weights: Path | None) -> n
     """The student with a file's weights, in eval mode; without, random, seed 0."""
     if isinstance(config, CrnnConfig):
         return build_crnn(Crnn, weights, config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Cnn(config)
-    if weights is not None:
-        load_into(model, weights)
-    return model.eval()
+    return built(partial(Cnn, config), weights)

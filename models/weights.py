@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".svg", ".pdf")
 WEIGHTS_DIR = Path("weights")
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def best_weights_path(workload: str, size: int, data: str, folder: Path = WEIGHTS_DIR) -> Path:
@@ -109,6 +111,16 @@ def load_into(module: nn.Module, path: Path) -> None:
             f"another shape and {len(foreign)} are foreign (first: {first}); give the weights of the same architecture"
         )
     module.load_state_dict(state)
+
+
+def built(make: Callable[[], Module], weights: Path | None) -> Module:
+    """What ``make`` makes, in eval mode, with a file's weights, or random ones of seed 0; the caller's dice stay."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = make()
+    if weights is not None:
+        load_into(model, weights)
+    return model.eval()
 
 
 def fit_channels(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -57,8 +57,8 @@ def _facts(model: nn.Module, workload: Workload, size: int) -> list[str]:
 
 def usual_path(recipe: Recipe, workload: Workload) -> Path:
     """Where the result is kept of a recipe that names its model: ``weights/kws/speech_happy_kws_smallest.pt``."""
-    spotter = spotter_path(workload.name, workload.data_name)
-    folder = spotter.parent if workload.size_unit == "ms" else WEIGHTS_DIR
+    speech = workload.size_unit == "ms"
+    folder = spotter_path(workload.name, workload.data_name).parent if speech else WEIGHTS_DIR
     return folder / f"{workload.data_name}_{recipe.name}.pt"
 
 
