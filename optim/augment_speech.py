@@ -1,6 +1,8 @@
 """Training views of clips of speech: shifted, in noise, louder or fainter, and with parts of the spectrum missing.
 
-1. The clip is shifted by up to 100 ms; silence moves in.
+1. The clip is shifted by up to 100 ms, and where it is asked for made faster or slower about its middle, which makes it
+   higher or lower too (Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015): a small network that
+   never heard a child's voice does not know it. Silence moves in.
 2. Background noise, cut out at random, is added at a random signal-to-noise ratio.
 3. The sum is made louder or fainter; what goes beyond full scale is cut off, as a converter does.
 4. Where the model takes log-mel features, a band of frequencies and a stretch of time are replaced by the clip's
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from models.data.audio import SAMPLE_RATE
 
-DICE = 8  # numbers that one view of one clip needs
+DICE = 9  # numbers that one view of one clip needs
 SHIFT_S = 0.1
 RATIO_DB = (0.0, 40.0)  # from a word that is as loud as the noise to noise that is hardly heard
 GAIN_DB = (-10.0, 10.0)
@@ -24,12 +26,17 @@ FREQUENCY_MASK = 15  # mel bands at most
 TIME_MASK = 35  # frames at most
 
 
-def random_waveforms(waveforms: Tensor, noise: Tensor, dice: Tensor) -> Tensor:
-    """Float32 (B, samples) within -1..1 to as many, as the first four of the dice (8, B) decide; ``noise`` (M,)."""
+def random_waveforms(waveforms: Tensor, noise: Tensor, dice: Tensor, speed: float = 0.0) -> Tensor:
+    """Float32 (B, samples) within -1..1 to as many, as the dice (9, B) decide; ``noise`` (M,).
+
+    ``speed``: the share by which a clip is at most faster or slower.
+    """
     samples = waveforms.shape[1]
     most = min(round(SHIFT_S * SAMPLE_RATE), samples - 1)
     places = (dice[0] * (2 * most + 1)).long()
     shifted = F.pad(waveforms, (most, most)).unfold(1, samples, 1)[torch.arange(len(waveforms)), places]
+    if speed:
+        shifted = _resampled(shifted, 1 + _between((-speed, speed), dice[8]))
 
     repeated = noise.repeat(-(-samples // len(noise)))
     starts = (dice[1].double() * (len(repeated) - samples + 1)).long()
@@ -40,8 +47,20 @@ def random_waveforms(waveforms: Tensor, noise: Tensor, dice: Tensor) -> Tensor:
     return (noisy * 10 ** (_between(GAIN_DB, dice[3]) / 20)[:, None]).clamp(-1, 1)
 
 
+def _resampled(waveforms: Tensor, factors: Tensor) -> Tensor:
+    """Each clip (B, samples) faster by its factor (B,) about its middle, by linear interpolation."""
+    samples = waveforms.shape[1]
+    middle = (samples - 1) / 2
+    places = middle + (torch.arange(samples, device=waveforms.device) - middle) * factors[:, None]  # (B, samples)
+    first = places.floor()
+    share = places - first
+    padded = F.pad(waveforms, (2, 2))  # what lies outside is silence
+    index = (first.long() + 2).clamp(0, samples + 2)
+    return padded.gather(1, index) * (1 - share) + padded.gather(1, index + 1) * share
+
+
 def mask(features: Tensor, dice: Tensor, share: float = 1.0) -> Tensor:
-    """Log-mel (B, 40, T) with a band and a stretch at each clip's mean, as the last four of the dice (8, B) decide.
+    """Log-mel (B, 40, T) with a band and a stretch at each clip's mean, as four of the dice (9, B) decide.
 
     ``share`` shortens both: 0 leaves the features as they are.
     """

@@ -23,7 +23,7 @@ from optim.kinds import kind_of
 from optim.schedule import DIGITS, SPEECH
 from optim.speech import SpeechData
 
-_SPEECH_ONLY = {"masking"}
+_SPEECH_ONLY = {"masking", "speed"}
 _IMAGES_ONLY = {"start_share", "end_share", "teacher_size", "unlabeled"}
 
 # What the options of a training schedule, fields of `TrainConfig`, are for.
@@ -37,6 +37,7 @@ SCHEDULE_USAGES = {
     "start_share": "images: resolution of the first epoch, as a share of the size (digits: 0.15)",
     "end_share": "images: resolution of the last epochs, as a share of the size",
     "masking": "speech: how much of the spectrum is masked, a share of SpecAugment's 15 bands and 35 frames",
+    "speed": "speech: clips are heard up to this share faster or slower, 0.15 for instance",
     "seed": "of the order and the views of the examples",
     "precision": "of the forward pass: auto, fp32 or bf16",
 }

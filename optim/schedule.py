@@ -31,6 +31,7 @@ class TrainConfig:
     smallest_area: float = 0.35  # images: of a random crop
     views: int = 0  # fixed random views of each example that take turns; 0: new ones in every epoch
     masking: float = 1.0  # speech: share of SpecAugment's 15 bands and 35 frames; small networks underfit under it
+    speed: float = 0.0  # speech: clips are up to this share faster or slower, and so higher or lower
     seed: int = 0
     precision: str = "auto"  # bf16 where the hardware computes in it, else fp32
 
@@ -51,6 +52,8 @@ class TrainConfig:
             raise SpeedproofError(f"--clip-norm {self.clip_norm:g}: expected a number from 0")
         if not 0 <= self.masking <= 1:
             raise SpeedproofError(f"--masking {self.masking:g}: expected a number from 0 to 1")
+        if not 0 <= self.speed <= 0.5:
+            raise SpeedproofError(f"--speed {self.speed:g}: expected a number from 0 to 0.5")
         if not 0 < self.lr < math.inf:
             raise SpeedproofError(f"--lr {self.lr}: expected a number above 0")
 
@@ -67,14 +70,14 @@ SPEECH: Mapping[str, Any] = {
 }  # fmt: skip
 
 # Fields that came with speech, as images are trained.
-_LATER = {"optimizer": "sgd", "clip_norm": 0.0, "masking": 1.0}
+_LATER = {"optimizer": "sgd", "clip_norm": 0.0, "masking": 1.0, "speed": 0.0}
 
 
 def described(config: Any) -> dict[str, Any]:
     """A config, or one that holds another, as a dictionary for histories and keys.
 
-    `optimizer`, `clip_norm` and `masking` are left out where they are as they were before there was a choice, so that
-    what was trained then is still found.
+    `optimizer`, `clip_norm`, `masking` and `speed` are left out where they are as they were before there was a choice,
+    so that what was trained then is still found.
     """
 
     def kept(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

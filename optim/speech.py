@@ -39,6 +39,7 @@ class SpeechBatch(Batch):
     noise: Tensor  # float32 (M,)
     log_mel: nn.Module | None  # waveforms to features; None: the model takes waveforms
     masking: float  # of the masks on features, a share of their usual size
+    speed: float  # by which share a clip is at most faster or slower
 
     @torch.no_grad()
     def views(self, size: int) -> Tensor:
@@ -49,7 +50,7 @@ class SpeechBatch(Batch):
                 f"and its student hear the same length"
             )
         with torch.autocast(self.waveforms.device.type, enabled=False):
-            heard = random_waveforms(_floats(self.waveforms), self.noise, self.dice)
+            heard = random_waveforms(_floats(self.waveforms), self.noise, self.dice, self.speed)
             return heard if self.log_mel is None else mask(self.log_mel(heard), self.dice, self.masking)
 
 
@@ -127,7 +128,8 @@ class SpeechData(TrainingData):
             dice = draw(sum(map(len, rows)), config.seed, epoch, DICE)
         for chosen, own in zip(rows, torch.split(dice, [len(chosen) for chosen in rows], 1), strict=True):
             labels, waveforms = self.labels[chosen].to(device), self.waveforms[chosen].to(device)
-            yield SpeechBatch(labels, chosen, waveforms, own.to(device), noise, log_mel, config.masking)
+            heard = (waveforms, own.to(device), noise, log_mel, config.masking, config.speed)
+            yield SpeechBatch(labels, chosen, *heard)
 
     def inputs(self, count: int, size: int) -> Tensor:
         """Float32 log-mel (count, 40, T) of silence, or waveforms (count, samples)."""
@@ -138,7 +140,8 @@ class SpeechData(TrainingData):
         """The clips, the noise, and what bounds the dice."""
         bounds = {name: getattr(augment_speech, name) for name in _BOUNDS}
         clips = tensors_digest((self.waveforms, self.noise))
-        return {"clips": clips, "log_mel": self.log_mel is not None, "masking": config.masking, **bounds}
+        chosen = {"masking": config.masking, "speed": config.speed}
+        return {"clips": clips, "log_mel": self.log_mel is not None, **chosen, **bounds}
 
 
 _BOUNDS = ("SHIFT_S", "RATIO_DB", "GAIN_DB", "FREQUENCY_MASK", "TIME_MASK")

@@ -82,6 +82,18 @@ def test_a_shift_moves_silence_in_and_gain_is_in_decibels(shift, gain):
     assert found.count_nonzero() == 4
 
 
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.15])
+def test_a_clip_is_heard_faster_or_slower_about_its_middle(factor):
+    speed, dice = 0.2, MIDDLE.clone()
+    dice[2], dice[8] = 1.0, 0.5 + (factor - 1) / (2 * speed)
+    seconds = (torch.arange(16000) - 7999.5) / 16000
+    tone = 0.5 * torch.sin(2 * torch.pi * 440 * seconds).repeat(4, 1)
+    found = random_waveforms(tone, torch.zeros(20000), dice, speed)
+    inside = seconds.abs() * factor < 0.4999
+    assert (found[0] - 0.5 * torch.sin(2 * torch.pi * 440 * factor * seconds))[inside].abs().max() < 0.005
+    assert found[0][seconds.abs() * factor > 0.5001].eq(0).all()
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(300, 20000), st.integers(1, 30000), st.floats(0, 1))
 def test_views_stay_within_full_scale_and_follow_from_their_dice(seed, samples, noise, loudness):
