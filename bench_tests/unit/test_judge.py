@@ -7,7 +7,7 @@ from torch import nn
 
 from bench_tests import judge
 from bench_tests.judge import CHUNK, Spotter
-from bench_tests.unit.test_detection import noise, some_clips
+from bench_tests.unit.test_stitched import noise, some_clips
 from models.crnn import Crnn, CrnnConfig, build_crnn
 from models.data.audio import SAMPLE_RATE
 from models.kws import LogMels
