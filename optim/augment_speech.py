@@ -3,7 +3,9 @@
 1. The clip is shifted by up to 100 ms, and where it is asked for made faster or slower about its middle, which makes it
    higher or lower too (Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015): a small network that
    never heard a child's voice does not know it. Silence moves in.
-2. Background noise, cut out at random, is added at a random signal-to-noise ratio.
+2. Background noise, cut out at random, is added at a random signal-to-noise ratio; a quarter of the clips stay as they
+   are. Without them a network never sees digital silence, the log of 1e-9, and errs where a clip is padded with it: 1 -
+   ROC AUC of the CRNN on "happy" was 0.0019, against 0.0007 on the same clips with hardly audible noise.
 3. The sum is made louder or fainter; what goes beyond full scale is cut off, as a converter does.
 4. Where the model takes log-mel features, a band of frequencies and a stretch of time are replaced by the clip's
    mean (SpecAugment, Park et al., 1904.08779, without its time warping). Silence in their place, the log of 1e-9, is so
@@ -21,6 +23,7 @@ from models.data.audio import SAMPLE_RATE
 DICE = 9  # numbers that one view of one clip needs
 SHIFT_S = 0.1
 RATIO_DB = (0.0, 40.0)  # from a word that is as loud as the noise to noise that is hardly heard
+CLEAN = 0.25  # share of the views without noise
 GAIN_DB = (-10.0, 10.0)
 FREQUENCY_MASK = 15  # mel bands at most
 TIME_MASK = 35  # frames at most
@@ -42,8 +45,9 @@ def random_waveforms(waveforms: Tensor, noise: Tensor, dice: Tensor, speed: floa
     starts = (dice[1].double() * (len(repeated) - samples + 1)).long()
     heard = repeated.unfold(0, samples, 1)[starts]  # (B, samples)
     loudness, noise_loudness = (part.square().mean(1).sqrt() for part in (shifted, heard))
-    ratio = 10 ** (_between(RATIO_DB, dice[2]) / 20)
-    noisy = shifted + heard * (loudness / (ratio * noise_loudness.clamp(min=1e-9)))[:, None]
+    ratio = 10 ** (_between(RATIO_DB, dice[2] / (1 - CLEAN)) / 20)
+    added = loudness / (ratio * noise_loudness.clamp(min=1e-9)) * (dice[2] < 1 - CLEAN)
+    noisy = shifted + heard * added[:, None]
     return (noisy * 10 ** (_between(GAIN_DB, dice[3]) / 20)[:, None]).clamp(-1, 1)
 
 

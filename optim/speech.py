@@ -144,7 +144,7 @@ class SpeechData(TrainingData):
         return {"clips": clips, "log_mel": self.log_mel is not None, **chosen, **bounds}
 
 
-_BOUNDS = ("SHIFT_S", "RATIO_DB", "GAIN_DB", "FREQUENCY_MASK", "TIME_MASK")
+_BOUNDS = ("SHIFT_S", "RATIO_DB", "CLEAN", "GAIN_DB", "FREQUENCY_MASK", "TIME_MASK")
 
 
 def is_speech(split: object) -> bool:

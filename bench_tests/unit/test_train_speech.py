@@ -16,7 +16,7 @@ from models.weights import read_checkpoint
 from models.workload import DataChoice, load_workload
 from optim import speech
 from optim.augment import draw
-from optim.augment_speech import DICE, FREQUENCY_MASK, GAIN_DB, RATIO_DB, TIME_MASK, mask, random_waveforms
+from optim.augment_speech import CLEAN, DICE, FREQUENCY_MASK, GAIN_DB, RATIO_DB, TIME_MASK, mask, random_waveforms
 from optim.command import load_model
 from optim.distill import DistillConfig, distill
 from optim.distill.__main__ import main as distill_main
@@ -60,11 +60,17 @@ def noisy(count: int, samples: int, seed: int = 0) -> torch.Tensor:
 @given(st.floats(0, 0.999))
 def test_noise_has_the_ratio_that_is_drawn(share):
     clips, noise, dice = noisy(4, 16000), noisy(1, 50000, 1)[0], MIDDLE.clone()
-    dice[1], dice[2] = torch.rand(4), share
+    dice[1], dice[2] = torch.rand(4), share * (1 - CLEAN)
     added = (random_waveforms(clips, noise, dice) - clips).square().mean(1)
     ratio_db = 10 * torch.log10(clips.square().mean(1) / added)
     expected = RATIO_DB[0] + share * (RATIO_DB[1] - RATIO_DB[0])
     assert ratio_db.tolist() == pytest.approx([expected] * 4, abs=0.01)
+
+
+def test_some_clips_stay_without_noise():
+    clips, noise, dice = noisy(4, 16000), noisy(1, 50000, 1)[0], MIDDLE.clone()
+    dice[2] = torch.tensor([0.0, 0.74, 0.75, 1.0])
+    assert (random_waveforms(clips, noise, dice) != clips).any(1).tolist() == [True, True, False, False]
 
 
 @given(st.floats(0, 0.999), st.floats(0, 0.999))
