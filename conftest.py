@@ -69,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     rows = []
     for case, reason in cases(metafunc.config.stash[MATRIX]):
-        if not is_for(metafunc.definition.path.name, case.workload):
+        if not is_for(metafunc.definition.path.name, case.workload, case.backend, case.recipe):
             continue
         marks = [pytest.mark.skip(reason=f"{case.backend} {case.precision}: {reason}")] if reason else []
         rows.append(pytest.param(*(getattr(case, name) for name in hooks.PARAMETERS), id=case.id, marks=marks))

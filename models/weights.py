@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -45,6 +46,15 @@ def spotter_path(workload: str, data: str, folder: Path = WEIGHTS_DIR) -> Path:
     """
     sizes = workload.removeprefix("kws").removeprefix("_waveform").removeprefix("_streaming").lstrip("_")
     return folder / "kws" / f"{data}_{sizes or 'baseline'}.pt"
+
+
+def tinychat_path(workload: str, data: str, folder: Path = WEIGHTS_DIR) -> Path:
+    """``weights/tinychat/z80ai_baseline.pt`` of ``tinychat``; ``z80ai_hidden128x96x64.pt`` of its student of that name.
+
+    ``tinychat_text`` has the weights of ``tinychat``, as have its students.
+    """
+    sizes = workload.removeprefix("tinychat").removeprefix("_text").lstrip("_")
+    return folder / "tinychat" / f"{data}_{sizes or 'baseline'}.pt"
 
 
 def find_weights(workload: str, size: int, data: str) -> tuple[Path | None, bool]:
@@ -169,6 +179,16 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
 def save_text(path: Path, text: str) -> None:
     """Write a text, whole or not at all. Raises SpeedproofError if it cannot."""
     _save(path, lambda scratch: scratch.write_text(text))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an ``.npz``, whole or not at all. Raises SpeedproofError if it cannot."""
+
+    def write(scratch: Path) -> None:
+        with scratch.open("wb") as file:  # of a name, numpy makes another one
+            np.savez(file, allow_pickle=False, **arrays)
+
+    _save(path, write)
 
 
 def check_picture(path: Path, option: str) -> None:

@@ -80,7 +80,7 @@ class Workload:
     - ``weights(size)``: which weights to build it with where the user names none.
     - ``tolerated_drop``: by how much the first quality may fall below the original's, in its own unit.
     - ``spec``: how it is loaded again, ``pkg.module:OBJECT``; set by `load_workload`, empty for registered ones.
-    - ``size_unit``: what sizes are counted in: px, or ms of audio.
+    - ``size_unit``: what sizes are counted in: px, ms of audio, or chars of a query.
     - ``data_name``: the data set's name, ``none`` where there is none, or one that says ``synthetic``.
     """
 
@@ -116,7 +116,8 @@ def in_a_name(folder: Path) -> str:
 class DataChoice:
     """Which data set a registered workload is built on: a known name, or ``folder`` with its directory.
 
-    Speech has a ``directory`` too, where it is not in the usual place, and the ``keyword`` that is to be spotted.
+    Speech has a ``directory`` too, where it is not in the usual place, and the ``keyword`` that is to be spotted; a
+    corpus of chats has a ``directory``, or is ``own_sentences``.
     """
 
     name: str = "digits"
@@ -139,6 +140,8 @@ _MODULES: Mapping[str, str] = {
     "kws": "models.kws",
     "kws_waveform": "models.kws",
     "kws_streaming": "models.kws",
+    "tinychat": "models.chatting",
+    "tinychat_text": "models.chatting",
 }
 
 
@@ -160,6 +163,9 @@ def _maker(spec: str) -> Callable[[DataChoice], Workload] | None:
     if spec.startswith("kws_"):
         student: Callable[[DataChoice], Workload] | None = importlib.import_module("models.students").student(spec)
         return student
+    if spec.startswith("tinychat_"):
+        small: Callable[[DataChoice], Workload] | None = importlib.import_module("models.chatting").student(spec)
+        return small
     return None
 
 
@@ -175,7 +181,7 @@ def load_workload(spec: str, data: DataChoice | None = None) -> Workload:
     if maker is None:
         raise SpeedproofError(
             f"unknown workload {spec!r}: expected one of {', '.join(_MODULES)}, or a student such as "
-            f"kws_channels4_gru16, or pkg.module:OBJECT for your own"
+            f"kws_channels4_gru16 or tinychat_hidden128x96x64, or pkg.module:OBJECT for your own"
         )
     return maker(data or DataChoice())
 

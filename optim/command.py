@@ -14,26 +14,35 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.data.chat import OWN
 from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
+from models.integer import IntegerTinychat
+from models.integer_files import INTEGER, integer_of
 from models.weights import check_writable, read_checkpoint
 from models.workload import DataChoice, Workload, known_workload, load_workload, workload_names
 from optim.backends.base import QUANTIZATION
+from optim.chat import ChatData
 from optim.kinds import kind_of
-from optim.schedule import DIGITS, SPEECH
+from optim.schedule import CHAT, DIGITS, SPEECH
 from optim.speech import SpeechData
 
-_SPEECH_ONLY = {"masking", "speed"}
-_IMAGES_ONLY = {"start_share", "end_share", "teacher_size", "unlabeled"}
+_SUBJECTS = {"px": "images", "ms": "speech", "chars": "chats"}  # by what sizes are counted in
+# Options that go with one subject alone.
+_SUBJECT_OF = {
+    "masking": "speech", "speed": "speech", "start_share": "images", "end_share": "images", "teacher_size": "images",
+    "unlabeled": "images",
+}  # fmt: skip
 
 # What the options of a training schedule, fields of `TrainConfig`, are for.
 SCHEDULE_USAGES = {
-    "epochs": "passes over the data (digits: 7)",
-    "batch_size": "examples a step (speech: 128)",
-    "lr": "peak learning rate (digits: 0.04, speech: 0.002)",
-    "optimizer": "sgd or adam (speech: adam)",
+    "epochs": "passes over the data (digits: 7, tinychat: 50)",
+    "batch_size": "examples a step (speech: 128, tinychat: 32)",
+    "lr": "peak learning rate (digits: 0.04, speech: 0.002, tinychat: 0.001)",
+    "warmup_epochs": "epochs over which the rate rises to its peak (tinychat: 20)",
+    "optimizer": "sgd or adam (speech, tinychat: adam)",
     "clip_norm": "largest norm of the gradient, 0: any (speech: 5)",
-    "patience": "epochs without a better score on validation before it stops (speech: 20)",
+    "patience": "epochs without a better score on validation before it stops (speech: 20, tinychat: 50)",
     "start_share": "images: resolution of the first epoch, as a share of the size (digits: 0.15)",
     "end_share": "images: resolution of the last epochs, as a share of the size",
     "masking": "speech: how much of the spectrum is masked, a share of SpecAugment's 15 bands and 35 frames",
@@ -46,8 +55,14 @@ SCHEDULE_USAGES = {
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Declare which data, and what to compute on."""
     add, usual = parser.add_argument, "cuda" if torch.cuda.is_available() else "cpu"
-    add("--data", choices=DATA_NAMES, help="data set of images (digits, or folder where --data-dir is given)")
-    add("--data-dir", type=Path, metavar="DIR", help="images by class, with train and val or without; or clips by word")
+    add(
+        "--data", choices=(*DATA_NAMES, OWN),
+        help=f"data set of images (digits, or folder where --data-dir is given); tinychat: {OWN}, to leave z80ai's out",
+    )  # fmt: skip
+    add(
+        "--data-dir", type=Path, metavar="DIR",
+        help="images by class, with train and val or without; or clips by word; or a corpus of query|answer lines",
+    )  # fmt: skip
     add("--keyword", metavar="WORD", help="speech: the word that is to be spotted (sheila)")
     add("--device", choices=("cpu", "cuda"), default=usual, help="where to compute (here: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (all usable cores)")
@@ -74,6 +89,8 @@ def given(options: argparse.Namespace, names: Mapping[str, str]) -> dict[str, An
 
 def data_choice(options: argparse.Namespace) -> DataChoice:
     """The data set that the options name."""
+    if options.data == OWN and options.data_dir:
+        raise SpeedproofError(f"--data-dir {options.data_dir} is another corpus than --data {OWN}: leave one out")
     if options.data == "digits" and options.data_dir:
         raise SpeedproofError("--data-dir goes with --data folder or imagenette: digits come with scikit-learn")
     name = options.data or ("digits" if not options.data_dir else _kind_of(options.data_dir))
@@ -87,12 +104,16 @@ def _kind_of(folder: Path) -> str:
 
 def check_data(options: argparse.Namespace, workload: Workload) -> None:
     """Raise SpeedproofError for options about data that the workload would not look at."""
-    speech = workload.size_unit == "ms"
-    if options.keyword is not None and not speech:
+    subject = _SUBJECTS.get(workload.size_unit, "images")
+    if options.keyword is not None and subject != "speech":
         raise SpeedproofError(f"--keyword {options.keyword}: {workload.name} is not about speech; leave it out")
-    if options.data is not None and speech:
+    if options.data is not None and subject == "speech":
         raise SpeedproofError(
             f"--data {options.data}: {workload.name} is about speech; give --keyword, or --data-dir with clips of yours"
+        )
+    if options.data not in (None, OWN) and subject == "chats":
+        raise SpeedproofError(
+            f"--data {options.data}: {workload.name} is about chats; give {OWN}, or --data-dir with a corpus of yours"
         )
 
 
@@ -110,7 +131,7 @@ def usual_schedule(workload: Workload, size: int) -> Mapping[str, Any]:
     """The fields of `TrainConfig` for which a workload's data want another value than its default."""
     if workload.data_name == "digits":
         return DIGITS
-    return SPEECH if kind_of(workload, size) is SpeechData else {}
+    return {SpeechData: SPEECH, ChatData: CHAT}.get(kind_of(workload, size), {})
 
 
 def schedule(options: argparse.Namespace, names: Mapping[str, str], workload: Workload, size: int) -> dict[str, Any]:
@@ -120,10 +141,10 @@ def schedule(options: argparse.Namespace, names: Mapping[str, str], workload: Wo
     """
     workload.check_size(size)
     found = given(options, names)
-    speech = kind_of(workload, size) is SpeechData
-    for name in (_IMAGES_ONLY if speech else _SPEECH_ONLY) & found.keys():
-        kinds = ("images", "speech") if speech else ("speech", "images")
-        raise SpeedproofError(f"--{name.replace('_', '-')} goes with {kinds[0]}; {workload.name} is about {kinds[1]}")
+    subject = _SUBJECTS[kind_of(workload, size).score.unit]
+    for name in found:
+        if (wanted := _SUBJECT_OF.get(name, subject)) != subject:
+            raise SpeedproofError(f"--{name.replace('_', '-')} goes with {wanted}; {workload.name} is about {subject}")
     return {**usual_schedule(workload, size), **found}
 
 
@@ -163,7 +184,7 @@ def load_model(
     if not path.exists():
         raise SpeedproofError(
             f"{option} {spec}: neither a weights file nor one of {', '.join(workload_names())}, nor a student such as "
-            f"kws_channels4_gru16, nor pkg.module:OBJECT"
+            f"kws_channels4_gru16 or tinychat_hidden128x96x64, nor pkg.module:OBJECT"
         )
     state, meta = read_checkpoint(path)
     named = meta.get("workload") or (meta.get("config") or {}).get("workload")
@@ -181,12 +202,17 @@ def load_model(
         from optim.quantize import rebuild
 
         return rebuild(workload.build(size, None), workload, state, meta), workload
+    if INTEGER in meta:
+        return IntegerTinychat(integer_of(state, meta, str(path))).eval(), workload
     return workload.build(size, path), workload
 
 
 def trained_as(workload: Workload) -> str:
-    """The workload that is trained for its weights: ``kws`` for ``kws_waveform`` and ``kws_streaming``, else itself."""
-    return workload.spec or re.sub(r"^kws_(waveform|streaming)(?=_|$)", "kws", workload.name)
+    """The workload that is trained for its weights: ``kws`` for ``kws_waveform`` and ``kws_streaming``, else itself.
+
+    ``tinychat`` it is for ``tinychat_text``.
+    """
+    return workload.spec or re.sub(r"^(?:(kws)_(?:waveform|streaming)|(tinychat)_text)(?=_|$)", r"\1\2", workload.name)
 
 
 def _fits(name: str, data: DataChoice, size: int | None, state: Mapping[str, object]) -> bool:

@@ -1,6 +1,6 @@
 """What the training loop knows of data, whatever they are: batches of an epoch, and a score on held-out examples.
 
-Images are in ``images.py``, speech in ``speech.py``; which of them a workload has is found in ``kinds.py``.
+Images are in ``images.py``, speech in ``speech.py``, chats in ``chat.py``; ``kinds.py`` finds which a workload has.
 """
 
 from __future__ import annotations

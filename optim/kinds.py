@@ -1,4 +1,4 @@
-"""Which kind of data a workload is trained on, images or speech, and reading them for a model."""
+"""Which kind of data a workload is trained on, images, speech or chats, and reading them for a model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.data.chat import Chats
 from models.data.images import ImageSplit, target_indices
 from models.errors import SpeedproofError
 from models.workload import Workload
+from optim.chat import ChatData
 from optim.data import TrainingData
 from optim.epoch import autocast_dtype
 from optim.images import ImageData
@@ -23,8 +25,10 @@ def kind_of(workload: Workload, size: int) -> type[TrainingData]:
         return ImageData
     if is_speech(split):
         return SpeechData
+    if isinstance(split, Chats):
+        return ChatData
     raise SpeedproofError(
-        f"workload {workload.name} has no data to train on: its data() must give an ImageSplit, or Clips of speech"
+        f"workload {workload.name} has no data to train on: data() must give an ImageSplit, Clips of speech or Chats"
     )
 
 

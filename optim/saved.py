@@ -1,8 +1,9 @@
 """Optimised models on disk: any method's result is written and read here, weights only.
 
 A file is a checkpoint whose meta data say what the tensors need beside them: fewer channels than the architecture's
-(``channels_removed``), or a quantized graph (``quantization``). What quantizes is imported only where a file or a model
-needs it: torchao alone costs some 100 MB, which would count as a model's own memory.
+(``channels_removed``), a quantized graph (``quantization``), or an integer network (``integer``). What quantizes is
+imported only where a file or a model needs it: torchao alone costs some 100 MB, which would count as a model's own
+memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 from torch import nn
 
 from models.crnn import Crnn
+from models.integer import IntegerTinychat
+from models.integer_files import INTEGER, integer_of, integer_state
+from models.tinychat import Tinychat, described
 from models.weights import load_into, read_checkpoint, save_checkpoint
 from models.workload import Workload
 from optim.backends.base import QUANTIZATION, is_quantized
@@ -30,6 +34,9 @@ def save_model(path: Path, model: nn.Module, workload: Workload, size: int, meta
         from optim.quantize import save as save_quantized
 
         save_quantized(path, model, workload, meta)
+    elif isinstance(model, IntegerTinychat):
+        state, made = integer_state(model.net)
+        save_checkpoint(path, {"state_dict": state, "meta": {"workload": workload.name, **made, **meta}})
     else:
         state = model.state_dict()
         whole = {name: tensor.shape for name, tensor in workload.build(size, None).state_dict().items()}
@@ -40,7 +47,9 @@ def save_model(path: Path, model: nn.Module, workload: Workload, size: int, meta
 
 def sizes_of(model: nn.Module) -> dict[str, Any]:
     """What a checkpoint says of a model whose class comes in many sizes, so that it is built in its own."""
-    return {"crnn": asdict(model.config)} if isinstance(model, Crnn) else {}
+    if isinstance(model, Crnn):
+        return {"crnn": asdict(model.config)}
+    return described(model) if isinstance(model, Tinychat) else {}
 
 
 def load_saved(path: Path, architecture: nn.Module, workload: Workload) -> nn.Module:
@@ -49,6 +58,8 @@ def load_saved(path: Path, architecture: nn.Module, workload: Workload) -> nn.Mo
     Raises SpeedproofError for a file that is broken or does not fit.
     """
     state, meta = read_checkpoint(path)
+    if INTEGER in meta:
+        return IntegerTinychat(integer_of(state, meta, str(path))).eval()
     own = copy.deepcopy(architecture)
     if QUANTIZATION in meta:
         from optim.quantize import rebuild

@@ -14,7 +14,7 @@ OPTIMIZERS = ("sgd", "adam")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one size is trained. The defaults are those of images; those of speech are in `SPEECH`."""
+    """How one size is trained. The defaults are those of images; others are in `SPEECH` and `CHAT`."""
 
     epochs: int = 20  # ResNet-18 gains little on 9,000 images after that
     batch_size: int = 64  # small enough for many steps, large enough to fill two cores
@@ -48,8 +48,9 @@ class TrainConfig:
             raise SpeedproofError(f"--precision {self.precision!r}: expected auto, fp32 or bf16")
         if self.optimizer not in OPTIMIZERS:
             raise SpeedproofError(f"--optimizer {self.optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
-        if not 0 <= self.clip_norm < math.inf:
-            raise SpeedproofError(f"--clip-norm {self.clip_norm:g}: expected a number from 0")
+        for name in ("clip_norm", "warmup_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SpeedproofError(f"--{name.replace('_', '-')} {getattr(self, name):g}: expected a number from 0")
         if not 0 <= self.masking <= 1:
             raise SpeedproofError(f"--masking {self.masking:g}: expected a number from 0 to 1")
         if not 0 <= self.speed <= 0.5:
@@ -67,6 +68,13 @@ DIGITS: Mapping[str, Any] = {"epochs": 7, "start_share": 0.15, "smallest_area": 
 SPEECH: Mapping[str, Any] = {
     "epochs": 20, "batch_size": 128, "lr": 2e-3, "optimizer": "adam", "weight_decay": 1e-5, "clip_norm": 5.0,
     "label_smoothing": 0.0, "start_share": 1.0, "patience": 20, "precision": "fp32",
+}  # fmt: skip
+
+# Tinychat: small batches, a slow start, and epochs that are never cut short. It learns its few queries by heart; on
+# others labels smoothed by 0.1 have 67.1 % right where hard ones have 66.0 % (seed 0), and weight decay no more.
+CHAT: Mapping[str, Any] = {
+    "epochs": 50, "warmup_epochs": 20.0, "batch_size": 32, "lr": 1e-3, "optimizer": "adam", "weight_decay": 0.0,
+    "label_smoothing": 0.1, "start_share": 1.0, "patience": 50, "views": 1, "precision": "fp32",
 }  # fmt: skip
 
 # Fields that came with speech, as images are trained.

@@ -1,16 +1,17 @@
 """Train a workload's model on its data; one of images is fine-tuned to other sizes too.
 
 1. The first size is trained from scratch, or from ``--init``; every further one of images starts from the first's best
-   weights. Speech has one length.
+   weights. Speech and chats have one length.
 2. The resolution of images grows over the epochs (progressive learning, Tan & Le, 2104.00298): early epochs are cheap.
-3. SGD with Nesterov momentum and smoothed labels, for speech Adam with clipped gradients; one cosine cycle after a
-   linear warm-up (1608.03983).
-4. The best epoch by the validation score (top-1 accuracy, or ROC AUC) is kept; training stops early when it has not
-   improved for ``patience`` epochs.
-5. A state beside the weights makes a killed run go on with the next epoch. The history goes into a JSON file.
+3. SGD with Nesterov momentum and smoothed labels, for speech and chats Adam; one cosine cycle after a linear warm-up
+   (1608.03983).
+4. The best epoch by the validation score (top-1 accuracy, ROC AUC, or next-character accuracy) is kept; training stops
+   early when it has not improved for ``patience`` epochs.
+5. A state beside the weights makes a killed run go on with the next epoch. The history goes into a JSON file, the
+   arrays of a tinychat into an ``.npz`` too.
 
 On CPUs with bfloat16 arithmetic, and on GPUs, the forward pass of images is bfloat16 autocast in channels_last; that
-of speech is float32.
+of speech and chats is float32.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from typing import Any
 
 from torch import nn
 
+from models.chat_file import save_npz
 from models.errors import SpeedproofError
+from models.tinychat import Tinychat
 from models.weights import (
     WEIGHTS_DIR,
     best_weights_path,
@@ -35,8 +38,10 @@ from models.weights import (
     save_checkpoint,
     save_json,
     spotter_path,
+    tinychat_path,
 )
 from models.workload import Workload, load_workload, workload_names
+from optim.chat import ChatData
 from optim.command import (
     SCHEDULE_USAGES,
     add_data_options,
@@ -50,6 +55,7 @@ from optim.command import (
     usual_size,
 )
 from optim.fit import best_epoch, cross_entropy, fit, weights_digest
+from optim.images import ImageData
 from optim.kinds import kind_of, load_data, score_on_test, splits_of
 from optim.saved import sizes_of
 from optim.schedule import TrainConfig, described
@@ -139,8 +145,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def trained_path(workload: Workload, size: int, folder: Path) -> Path:
     """Where the best weights of a workload are kept. Raises SpeedproofError where it has no data to train on."""
-    if kind_of(workload, size) is SpeechData:
+    kind = kind_of(workload, size)
+    if kind is SpeechData:
         return spotter_path(workload.name, workload.data_name, folder)
+    if kind is ChatData:
+        return tinychat_path(workload.name, workload.data_name, folder)
     return best_weights_path(workload.name, size, workload.data_name, folder)
 
 
@@ -150,17 +159,18 @@ def train_sizes(
 ) -> None:  # fmt: skip
     """Train the first size, then fine-tune its weights to each of the others.
 
-    Raises SpeedproofError for a size below the smallest, and for a length of speech other than the workload's first,
-    since all lengths share one file of weights.
+    Raises SpeedproofError for a size below the smallest, and for a length of speech or text other than the workload's
+    first, since all lengths share one file of weights.
     """
     config.check()
     for size in sizes:
         workload.check_size(size)
-    usual = workload.sizes[0]
-    if kind_of(workload, sizes[0]) is SpeechData and set(sizes) != {usual}:
+    usual, kind = workload.sizes[0], kind_of(workload, sizes[0])
+    if kind is not ImageData and set(sizes) != {usual}:
+        examples = "clips" if kind is SpeechData else "queries"
         raise SpeedproofError(
-            f"--size {' '.join(map(str, sizes))}: {workload.name} is trained on clips of {usual} ms, the one length "
-            f"that its weights are kept for; leave it out"
+            f"--size {' '.join(map(str, sizes))}: {workload.name} is trained on {examples} of {usual} "
+            f"{workload.size_unit}, the one length that its weights are kept for; leave it out"
         )
     first = trained_path(workload, sizes[0], out)
     check_writable(out)
@@ -177,6 +187,8 @@ def train_sizes(
             device=device,
             origin=origin,
         )
+        if isinstance(model, Tinychat):
+            save_npz(trained_path(workload, size, out).with_suffix(".npz"), model)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workload", required=True, metavar="NAME", help=f"one of {known}, or pkg.module:OBJECT for your own")
     add(
         "--size", type=int, nargs="+", metavar="N",
-        help="px of images, ms of speech; the first is trained first (224, or the workload's first size)",
+        help="px of images, ms of speech, chars of text; the first is trained first (224, or the workload's first)",
     )  # fmt: skip
     add_data_options(parser)
     add("--out", type=Path, metavar="DIR", default=WEIGHTS_DIR, help="folder of the weights and histories (weights)")

@@ -55,16 +55,16 @@ def check_storage(option: argparse.Namespace, journal: Journal) -> None:
 def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[..., Record | None]:
     """The `measure` fixture: it takes a case through the harness and keeps what comes of it.
 
-    An experiment's own ``check`` of a case comes before all others, and raises NotMeasuredError.
+    An experiment's own ``check`` of a case comes before all others: it raises NotMeasuredError, or gives what it found
+    for the record.
     """
 
-    def measure(case: Case, check: Callable[[Case, Session], None] | None = None) -> Record | None:
+    def measure(case: Case, check: Callable[[Case, Session], Record] | None = None) -> Record | None:
         benchmark.has_error = True  # until all checks have passed: an interrupted case must not be stored either
         expected = expectation(case.id)
         failure = None
         try:
-            if check is not None:
-                check(case, session)
+            found = {} if check is None else check(case, session)
             record, arrays = Measurement(case, session, expected).run(benchmark)
         except Exception as error:
             failure = explained(case, error)
@@ -84,6 +84,7 @@ def measurer(benchmark: Any, session: Session, journal: Journal) -> Callable[...
             pytest.fail(f"{case.id}: {reason}", pytrace=False)
         if not benchmark.enabled:
             return None
+        record |= found
         journal.add(case.id, record, arrays)
         benchmark.extra_info.update(record)
         benchmark.has_error = False

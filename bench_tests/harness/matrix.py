@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from bench_tests.harness.case import Case, Settings
+from bench_tests.harness.case import ORIGINAL, Case, Settings
 from bench_tests.harness.fingerprint import check_threads
+from models.data.chat import OWN
 from models.data.images import DATA_NAMES
 from models.data.speech import SYNTHETIC
 from models.errors import SpeedproofError
 from models.workload import DataChoice, Workload, load_workload, workload_names
-from optim.backends import backend_names, load_backend
+from optim.backends import FIRMWARE, backend_names, load_backend
 from optim.backends.base import PRECISIONS, Target
 from optim.backends.cache import check_writable
 from optim.recipe import RECIPES, Recipe, load_recipe
@@ -30,6 +31,15 @@ EXPERIMENTS: Mapping[str, tuple[str, ...]] = {
     "test_methods.py": ("resnet18",),
     "test_kws.py": ("kws", "kws_waveform"),
     "test_streaming.py": ("kws_streaming",),
+    "test_tinychat.py": ("tinychat", "tinychat_text"),
+    "test_firmware.py": ("tinychat_text",),
+}
+_SUBJECTS = {"px": "images", "ms": "speech", "chars": "chats"}  # of workloads, by what sizes are counted in
+_SUBJECT_OF = {SYNTHETIC: "speech", OWN: "chats"}  # of data sets; the others are of images
+_INSTEAD = {
+    "images": f"one of {', '.join(DATA_NAMES)}",
+    "speech": f"--keyword, --data-dir for a copy of yours, or {SYNTHETIC}",
+    "chats": f"nothing, --data-dir for a corpus of yours, or {OWN}",
 }
 
 
@@ -55,13 +65,14 @@ def add_options(parser: Any) -> None:
         default=None,
         metavar="NAMES",
         help=f"comma-separated: {', '.join(workload_names())}, or pkg.module:OBJECT for your own (resnet18; those of "
-        "test_kws.py and test_streaming.py)",
+        "the experiment that is named)",
     )
     add(
         "--backend",
         default="all",
         metavar="NAMES",
-        help=f"comma-separated: all, {', '.join(backend_names())}, or pkg.module:OBJECT for your own (all)",
+        help=f"comma-separated: all, {', '.join(backend_names())}, or pkg.module:OBJECT for your own (all, which are "
+        f"{' and '.join(FIRMWARE)} for test_firmware.py, and the others for the others)",
     )
     add(
         "--precision",
@@ -74,10 +85,13 @@ def add_options(parser: Any) -> None:
         default=None,
         metavar="NAMES",
         help=f"comma-separated: {', '.join(RECIPES)}, a weights file that a method wrote, or pkg.module:OBJECT "
-        "(original; test_methods.py: all that are named here)",
+        "(original; test_methods.py: all that are for any model; test_firmware.py: those that end in integers)",
     )
     add(
-        "--size", default=None, metavar="SIZES", help="comma-separated: px of images, ms of speech (the workload's own)"
+        "--size",
+        default=None,
+        metavar="SIZES",
+        help="comma-separated: px of images, ms of speech, chars of text (the workload's own)",
     )
     add("--batch", default=None, metavar="COUNTS", help="comma-separated batch sizes (the workload's own)")
     add("--threads", default=None, metavar="COUNT", help="CPU threads of every pool (all usable cores, at most 8)")
@@ -87,9 +101,14 @@ def add_options(parser: Any) -> None:
         default=None,
         metavar="NAME",
         help=f"data set: {', '.join(DATA_NAMES)} (digits, or folder with --data-dir); speech: {SYNTHETIC}, to leave "
-        "real clips out",
+        f"real clips out; tinychat: {OWN}, to leave z80ai's out",
     )
-    add("--data-dir", default=None, metavar="FOLDER", help="a folder of images by class, or of clips by word")
+    add(
+        "--data-dir",
+        default=None,
+        metavar="FOLDER",
+        help="a folder of images by class, or of clips by word, or a corpus of query|answer lines",
+    )
     add("--keyword", dest="spotted", default=None, metavar="WORD", help="speech: the word to be spotted (sheila)")
     add("--weights", default=None, metavar="FILE", help="weights for the workload (the best trained ones of its size)")
     add("--examples", default="128", metavar="COUNT", help="examples on which quality is judged, or all (128)")
@@ -101,7 +120,7 @@ def add_options(parser: Any) -> None:
 def read_options(option: argparse.Namespace) -> Matrix:
     """Check the options and load what they name. Raises SpeedproofError with one sentence."""
     data_dir = Path(option.data_dir) if option.data_dir else None
-    data = _one_of("--data", option.data or ("folder" if data_dir else "digits"), (*DATA_NAMES, SYNTHETIC))
+    data = _one_of("--data", option.data or ("folder" if data_dir else "digits"), (*DATA_NAMES, SYNTHETIC, OWN))
     device = _one_of("--device", option.device, ("cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise SpeedproofError("--device cuda: this torch sees no GPU; use --device cpu, or install the gpu group")
@@ -116,9 +135,9 @@ def read_options(option: argparse.Namespace) -> Matrix:
     with _naming("--workload"):
         loaded = {spec: load_workload(spec, choice) for spec in _workloads(option)}
     _check_names(loaded)
-    _check_speech(loaded, option)
+    _check_data(loaded, option)
     _check_experiments([workload.name for workload in loaded.values()], option)
-    backends = backend_names() if option.backend == "all" else _names("--backend", option.backend)
+    backends = _usual_backends(option) if option.backend == "all" else _names("--backend", option.backend)
     with _naming("--backend"):
         for name in backends:
             load_backend(name)
@@ -126,9 +145,7 @@ def read_options(option: argparse.Namespace) -> Matrix:
         _one_of("--precision", name, tuple(PRECISIONS)) for name in _names("--precision", option.precision)
     )
     recipes: dict[str, Recipe] = {}
-    everywhere = (name for name, recipe in RECIPES.items() if recipe.model is None)
-    usual = ",".join(everywhere) if methods_asked(option) else "original"
-    for name in _names("--recipe", option.recipe or usual):
+    for name in _names("--recipe", option.recipe or ",".join(_usual_recipes(option))):
         with _naming("--recipe"):
             recipe = load_recipe(name)
         if recipe.name in (known.name for known in recipes.values()):
@@ -175,16 +192,43 @@ def _workloads(option: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for file in sorted(experiments(option)) for name in EXPERIMENTS[file]))
 
 
-def is_for(experiment: str, workload: str) -> bool:
-    """Whether an experiment, one of `EXPERIMENTS`, measures a workload, by its name."""
+def _usual_backends(option: argparse.Namespace) -> tuple[str, ...]:
+    """All backends but those of firmware, or these alone, or both: as the experiments need."""
+    asked = experiments(option)
+    computers = () if asked == {"test_firmware.py"} else backend_names()
+    return computers + (FIRMWARE if "test_firmware.py" in asked else ())
+
+
+def _usual_recipes(option: argparse.Namespace) -> tuple[str, ...]:
+    """The recipes where none is named."""
+    asked = experiments(option)
+    if "test_methods.py" in asked:
+        return tuple(name for name, recipe in RECIPES.items() if recipe.model is None)
+    integers = tuple(name for name, recipe in RECIPES.items() if recipe.model == "tinychat" and recipe.quantized)
+    return (() if asked == {"test_firmware.py"} else (ORIGINAL,)) + (integers if "test_firmware.py" in asked else ())
+
+
+def is_for(experiment: str, workload: str, backend: str = "", recipe: str = "") -> bool:
+    """Whether an experiment, one of `EXPERIMENTS`, measures a workload, on a backend, of a recipe, by their names."""
+    if experiment == "test_firmware.py" or backend in FIRMWARE:
+        on_chip = experiment == "test_firmware.py" and backend in ("", *FIRMWARE) and recipe != ORIGINAL
+        return on_chip and workload.startswith("tinychat_text")
     streaming = workload.startswith("kws_streaming")
-    if experiment == "test_streaming.py":
-        return streaming
-    return experiment != "test_kws.py" or (workload.startswith("kws") and not streaming)
+    kinds = {
+        "test_streaming.py": streaming,
+        "test_kws.py": workload.startswith("kws") and not streaming,
+        "test_tinychat.py": workload.startswith("tinychat"),
+    }
+    return kinds.get(experiment, True)
 
 
 def _check_experiments(workloads: Sequence[str], option: argparse.Namespace) -> None:
     """Refuse an experiment that would measure nothing."""
+    named = () if option.backend == "all" else _names("--backend", option.backend)
+    if set(named) & set(FIRMWARE) and "test_firmware.py" not in experiments(option):
+        raise SpeedproofError(
+            f"--backend {option.backend}: firmware is measured by bench_tests/test_firmware.py; name it"
+        )
     for experiment in sorted(experiments(option)):
         if not any(is_for(experiment, workload) for workload in workloads):
             raise SpeedproofError(
@@ -193,17 +237,21 @@ def _check_experiments(workloads: Sequence[str], option: argparse.Namespace) -> 
             )
 
 
-def _check_speech(loaded: Mapping[str, Workload], option: argparse.Namespace) -> None:
-    """Refuse options that the workloads would not look at."""
-    speech = {workload.name for workload in loaded.values() if workload.size_unit == "ms"}
-    if option.spotted is not None and not speech:
+def _check_data(loaded: Mapping[str, Workload], option: argparse.Namespace) -> None:
+    """Refuse options that the workloads would not look at, or that only some of them have data for."""
+    subjects = {name: _SUBJECTS[workload.size_unit] for name, workload in loaded.items() if ":" not in name}
+    if option.spotted is not None and "speech" not in subjects.values():
         raise SpeedproofError(f"--keyword {option.spotted}: none of {', '.join(loaded)} is about speech; leave it out")
-    if option.data == SYNTHETIC and (option.spotted or option.data_dir):
-        raise SpeedproofError(f"--data {SYNTHETIC} has a keyword and no folder of its own; leave the others out")
-    if option.data in DATA_NAMES and speech:
-        raise SpeedproofError(
-            f"--data {option.data}: {min(speech)} is about speech; give --keyword, and --data-dir for a copy of yours"
-        )
+    if option.data in _SUBJECT_OF and (option.spotted or option.data_dir):
+        raise SpeedproofError(f"--data {option.data} has a keyword and no folder of its own; leave the others out")
+    if option.data is None:
+        return
+    wanted = _SUBJECT_OF.get(option.data, "images")
+    for name, subject in subjects.items():
+        if subject != wanted:
+            raise SpeedproofError(
+                f"--data {option.data} is of {wanted}, and {name} is about {subject}: give {_INSTEAD[subject]}"
+            )
 
 
 def cases(matrix: Matrix) -> Iterator[tuple[Case, str | None]]:

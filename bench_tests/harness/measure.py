@@ -84,6 +84,7 @@ class Measurement:
                 self._count_cycles(runner, inputs, benchmark)
             else:
                 self._time(runner, inputs, benchmark)
+            self.record |= runner.facts()
             check_speedup(self.record, self.expected)
         self.record |= {f"spent_{name}_s": seconds for name, seconds in self._spent_s.items()}
         return finite(self.record), self.arrays

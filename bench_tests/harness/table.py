@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from bench_tests.harness.case import ORIGINAL
 from bench_tests.harness.comparison import comparisons, short
+from bench_tests.harness.firmware import firmware
 from bench_tests.harness.record import Record
 from bench_tests.harness.statistics import saturation
 from optim.command import quality_digits
@@ -193,6 +194,7 @@ def report(records: Mapping[str, Record], entries: Sequence[Record], wall_s: flo
     """All lines of the end of a run."""
     lines = [*results(records).splitlines(), ""]
     for part in (
+        firmware(records),
         comparisons(records),
         ceilings(records),
         saturations(records),

@@ -10,6 +10,8 @@ from bench_tests.harness.case import Case
 from bench_tests.harness.matrix import (
     Matrix,
     _check_experiments,
+    _usual_backends,
+    _usual_recipes,
     add_options,
     cases,
     experiments,
@@ -137,23 +139,57 @@ def test_speech_takes_a_keyword_and_no_images():
         read("--workload=resnet18", "--data=synthetic_tones")
 
 
+def test_chats_take_a_corpus_and_no_images():
+    assert read("--workload=tinychat", "--data=own_sentences").settings.data == DataChoice("own_sentences")
+    with pytest.raises(SpeedproofError, match="--data digits is of images, and tinychat is about chats: give nothing"):
+        read("--workload=tinychat", "--data=digits")
+    with pytest.raises(SpeedproofError, match="--data synthetic_tones is of speech, and tinychat is about chats"):
+        read("--workload=tinychat", "--data=synthetic_tones")
+
+
 @pytest.mark.parametrize(
     ("experiment", "workload", "fits"),
     [
         ("test_kws.py", "kws_channels4_gru16", True), ("test_kws.py", "kws_waveform", True),
         ("test_kws.py", "kws_streaming", False), ("test_kws.py", "resnet18", False),
         ("test_streaming.py", "kws_streaming_gru16", True), ("test_streaming.py", "kws", False),
-        ("test_inference.py", "kws_streaming", True),
+        ("test_inference.py", "kws_streaming", True), ("test_tinychat.py", "tinychat_text_hidden16", True),
+        ("test_tinychat.py", "kws", False), ("test_firmware.py", "tinychat_text_hidden16", True),
+        ("test_firmware.py", "tinychat", False),
     ],
 )  # fmt: skip
 def test_an_experiment_that_measures_nothing_is_refused(experiment, workload, fits):
     assert is_for(experiment, workload) == fits
-    options = argparse.Namespace(recipe=None, file_or_dir=[f"bench_tests/{experiment}"])
+    options = argparse.Namespace(recipe=None, backend="all", file_or_dir=[f"bench_tests/{experiment}"])
     if fits:
         _check_experiments([workload, "resnet18"], options)
     else:
         with pytest.raises(SpeedproofError, match=f"--workload {workload}: {experiment} is not made for it"):
             _check_experiments([workload], options)
+
+
+@pytest.mark.parametrize(
+    ("backend", "recipe", "fits"),
+    [("avr", "tinychat_2bit", True), ("avr_plain", "file", True), ("avr", "original", False), ("eager", "file", False)],
+)
+def test_firmware_is_of_integers_on_a_chip(backend, recipe, fits):
+    assert is_for("test_firmware.py", "tinychat_text", backend, recipe) == fits
+    assert is_for("test_tinychat.py", "tinychat_text", backend, recipe) == (backend == "eager")
+
+
+def firmware_options(*files: str, backend: str = "all") -> argparse.Namespace:
+    return argparse.Namespace(recipe=None, backend=backend, file_or_dir=list(files))
+
+
+def test_firmware_has_backends_and_recipes_of_its_own():
+    alone, both = firmware_options("test_firmware.py"), firmware_options("test_firmware.py", "test_tinychat.py")
+    assert _usual_backends(alone) == ("avr", "avr_plain")
+    assert _usual_backends(both) == (*backend_names(), "avr", "avr_plain")
+    assert _usual_backends(firmware_options("test_tinychat.py")) == backend_names()
+    assert {"tinychat_2bit", "tinychat_1bit"} <= set(_usual_recipes(alone))
+    assert _usual_recipes(both) == ("original", *_usual_recipes(alone))
+    with pytest.raises(SpeedproofError, match=r"--backend avr: firmware is measured by bench_tests/test_firmware\.py"):
+        _check_experiments(["tinychat_text"], firmware_options("test_tinychat.py", backend="avr"))
 
 
 def test_defaults_are_the_workloads_own():

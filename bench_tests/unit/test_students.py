@@ -50,7 +50,7 @@ def test_a_students_name_is_its_sizes(name, kind, count):
 )  # fmt: skip
 def test_what_names_no_sizes_is_no_student(name):
     assert not known_workload(name)
-    with pytest.raises(SpeedproofError, match=f"unknown workload '{name}': .* a student such as kws_channels4_gru16, "):
+    with pytest.raises(SpeedproofError, match=f"unknown workload '{name}': .* a student such as kws_channels4_gru16 "):
         load_workload(name, TONES)
 
 

@@ -342,7 +342,8 @@ def test_the_commands_make_find_and_use_weights(tmp_path, capsys, monkeypatch):
             quantize_main,
             ["--model", "kws_chanels4", "--save-path", "x.pt"],
             "--model kws_chanels4: neither a weights file nor one of resnet18, resnet50, efficientnet_lite0, kws, "
-            "kws_waveform, kws_streaming, nor a student such as kws_channels4_gru16, nor pkg.module:OBJECT",
+            "kws_waveform, kws_streaming, tinychat, tinychat_text, nor a student such as kws_channels4_gru16 or "
+            "tinychat_hidden128x96x64, nor pkg.module:OBJECT",
         ),
         (train_main, ["--workload", "kws", "--data", "digits"], "--data digits: kws is about speech; give --keyword"),
         (prune_main, ["--model", "kws", "--save-path", "x.pt", "--data", "digits"], "--data digits: kws is about"),

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from models.data.chat import OWN
 from models.data.speech import SYNTHETIC
 from models.errors import SpeedproofError
 from models.workload import DataChoice, load_workload, workload_names
@@ -30,11 +31,12 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", workload_names())
 def test_every_registered_workload_is_found_under_its_name(name):
-    choice = DataChoice(SYNTHETIC if name.startswith("kws") else "digits")
+    data, unit = {"kws": (SYNTHETIC, "ms"), "tinychat": (OWN, "chars")}.get(name.split("_")[0], ("digits", "px"))
+    choice = DataChoice(data)
     workload = load_workload(name, choice)
     assert workload.name == name
     assert workload.data_name == choice.name
-    assert workload.size_unit == ("ms" if choice.name == SYNTHETIC else "px")
+    assert workload.size_unit == unit
     assert all(size >= workload.smallest_size for size in workload.sizes)
     model, example = workload.build(workload.sizes[0], None), workload.example(workload.sizes[0], 3, 1)
     with torch.inference_mode():
@@ -48,7 +50,7 @@ def test_an_unknown_workload_lists_the_known_ones(spec):
         load_workload(spec)
     assert str(caught.value) == (
         f"unknown workload {spec!r}: expected one of {', '.join(workload_names())}, or a student such as "
-        f"kws_channels4_gru16, or pkg.module:OBJECT for your own"
+        f"kws_channels4_gru16 or tinychat_hidden128x96x64, or pkg.module:OBJECT for your own"
     )
 
 

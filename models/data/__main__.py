@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.data.chat import check_copy
 from models.data.fetch import ARCHIVES, data_root, fetch
 from models.data.speech import no_speech, speech_root
 from models.data.splits import SPLIT_FILE, split_files, split_table
@@ -14,13 +15,15 @@ from models.errors import SpeedproofError
 from models.weights import save_json
 from models.workload import DataChoice
 
+CHAT = "chat"  # without an archive: a copy is found and checked
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 is success, 2 bad input or a failure told in one sentence on stderr, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m models.data", description="Fetch and split data sets.")
     commands = parser.add_subparsers(required=True, dest="command")
     fetching = commands.add_parser("fetch", help="download and unpack one")
-    fetching.add_argument("name", help=", ".join(ARCHIVES))
+    fetching.add_argument("name", help=", ".join((*ARCHIVES, CHAT)))
     fetching.add_argument("--to", type=Path, default=data_root(), help="folder (default: $SPEEDPROOF_DATA or data)")
     splitting = commands.add_parser("split", help="write which clips are for training, validation and test")
     splitting.add_argument("name", choices=["speech"])
@@ -30,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
-        if arguments.command == "fetch":
+        if arguments.command == "fetch" and arguments.name == CHAT:
+            print(check_copy(arguments.to))
+        elif arguments.command == "fetch":
             fetch(arguments.name, arguments.to)
         else:
             _split(arguments.data_dir, arguments.to)

@@ -10,6 +10,8 @@ from optim.backends.base import Backend
 
 # The order in which tables show them. Each module has one object BACKEND.
 _MODULES = ("eager", "inductor", "onnxruntime", "openvino", "tensorrt")
+# Of microcontrollers, which run one workload: no part of ``all``.
+FIRMWARE = ("avr", "avr_plain")
 
 
 def backend_names() -> tuple[str, ...]:
@@ -22,9 +24,8 @@ def load_backend(spec: str) -> Backend:
     if ":" in spec:
         own: Backend = load_object(spec, Backend, "--backend")
         return own
-    if spec not in _MODULES:
-        raise SpeedproofError(
-            f"unknown backend {spec!r}: expected all, {', '.join(_MODULES)}, or pkg.module:OBJECT for your own"
-        )
+    if spec not in (*_MODULES, *FIRMWARE):
+        known = ", ".join((*_MODULES, *FIRMWARE))
+        raise SpeedproofError(f"unknown backend {spec!r}: expected all, {known}, or pkg.module:OBJECT for your own")
     backend: Backend = importlib.import_module(f"optim.backends.{spec}").BACKEND
     return backend

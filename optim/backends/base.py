@@ -69,6 +69,10 @@ class Runner(ABC):
     def coverage(self, inputs: Tensors) -> Coverage:
         """Run once under the runtime's own profiler and report what ran where. Not for the timed path."""
 
+    def facts(self) -> Mapping[str, float | str]:
+        """What else the record shall tell of it after its last call, units in the names."""
+        return {}
+
 
 class CycleRunner(Runner):
     """A runner on a device whose cycle counter is exact: not paired with a reference in time, equal bit for bit."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.weights import save_json
 from models.workload import Workload
-from optim.data import Score
+from optim.data import Objective, Score
 from optim.distill.loss import DistillConfig
 from optim.distill.teacher import teaching
 from optim.fit import fit, weights_digest
@@ -50,25 +50,30 @@ def retrain(
     keep: Path | None = None,
     name: str = "retrain",
     after_step: Callable[[int, float], None] | None = None,
+    wrap: Callable[[Objective], Objective] = lambda objective: objective,
+    wrapped_by: str = "",
 ) -> dict[str, Any]:
     """Train ``model`` in place, on the labels alone or, with a teacher, on its logits too; return the history.
 
     With ``keep`` an interrupted run goes on after its last whole epoch from ``keep`` with the suffix ``.resume``, and
-    the history is written to ``.json`` when it is done. ``after_step`` is that of `fit`.
+    the history is written to ``.json`` when it is done. ``after_step`` is that of `fit`; ``wrap`` gives the objective
+    that is minimised instead of the usual one, which it is given, and ``wrapped_by`` says what decides it.
     """
     config.check()
     data = load_data(model, workload, config.size)
-    identity = {
+    identity: dict[str, Any] = {
         "config": described(config), "workload": workload.name, "data": workload.data_name,
         data.score.examples: len(data),
         "start": weights_digest(model), "teacher": weights_digest(teacher) if teacher is not None else None,
     }  # fmt: skip
+    if wrapped_by:
+        identity["wrapped_by"] = wrapped_by
     model.requires_grad_(True)
     if teacher is not None and config.unlabeled:
         data = data.with_unlabeled(Path(config.unlabeled))
     with teaching(teacher, model, data, config) as (objective, extra):
         history = fit(
-            model, data, config.size, config, objective, name=name, identity=identity,
+            model, data, config.size, config, wrap(objective), name=name, identity=identity,
             smallest_size=workload.smallest_size, resume_path=keep and keep.with_suffix(".resume"),
             extra_parameters=extra, after_step=after_step,
         )  # fmt: skip

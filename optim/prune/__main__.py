@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ from optim.saved import save_model
 from optim.schedule import described
 
 USAGES = {
-    "amount": "share of the weights, or of the channels, that go",
     "round_to": "structured: channels that are left come in multiples of it",
     "importance": "structured: norm of a channel's weights, l1 or l2",
     "global_channels": "structured: rank the channels of all groups together",
@@ -75,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     add_data_options(parser)
     add_fields(parser, DistillConfig, MEASURED_USAGES)
     known = ", ".join(METHODS)
+    add(
+        "--amount", type=float, nargs="+", metavar="X",
+        help=f"share of the weights, or of the channels, that go ({PruneConfig.amount:g}); several make a sweep, shown "
+        f"as one table, with a file for each",
+    )  # fmt: skip
     add("--pruning-method", metavar="NAME", default=PruneConfig.method, help=f"one of {known} (%(default)s)")
     add_fields(parser, PruneConfig, USAGES)
     add("--ignored", nargs="+", default=[], metavar="LAYER", help="layers, or modules with layers, left as they are")
@@ -98,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(options: argparse.Namespace, workload: Workload, size: int) -> PruneConfig:
-    """The configuration that the options name. Raises SpeedproofError for options that do not go together."""
+    """The configuration that the options name, with the first amount.
+
+    Raises SpeedproofError for options that do not go together.
+    """
     measured = {**given(options, MEASURED_USAGES), "size": size}
     schedule = given(options, TUNING_USAGES | OWN_USAGES)
     taught = given(options, TEACHER_USAGES)
@@ -110,9 +117,13 @@ def _config(options: argparse.Namespace, workload: Workload, size: int) -> Prune
     tuning = DistillConfig(**{**base, "lr": base["lr"] / 5, **measured, **schedule, **taught})
     tuning.check()  # size and precision are used without fine-tuning too
     return PruneConfig(
-        options.pruning_method, **given(options, USAGES), fine_tune=tuning if options.fine_tune else None,
-        ignored=tuple(options.ignored),
+        options.pruning_method, _amounts(options)[0], **given(options, USAGES),
+        fine_tune=tuning if options.fine_tune else None, ignored=tuple(options.ignored),
     )  # fmt: skip
+
+
+def _amounts(options: argparse.Namespace) -> list[float]:
+    return options.amount or [PruneConfig.amount]
 
 
 def _refuse(names: Sequence[str] | dict[str, Any], companion: str) -> None:
@@ -162,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_data(options, workload)
         size, precision = chosen_size(options.size, workload), options.precision or DistillConfig.precision
         config = _config(options, workload, size)
-        config.check()
+        for amount in _amounts(options):
+            replace(config, amount=amount).check()
         model.to(options.device)
         if options.sensitivity:
             amounts = options.amounts or (AMOUNTS if config.method != "2:4" else (config.amount,))
@@ -173,15 +185,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable()
             seen = config.fine_tune.teacher_size or size  # type: ignore[union-attr]
             teacher, _ = load_model(options.teacher, choice, seen, "--teacher", trained=True)
-        pruned = prune(model, workload, config, teacher=teacher, keep=options.save_path)
-        before, after = (_facts(one, workload, size, precision) for one in (model, pruned))
-        meta = {"method": "prune", "config": described(config)}
-        save_model(options.save_path, pruned.cpu(), workload, size, meta)
-        print(tabulate([[name, before[name], after[name]] for name in before], ["", "before", "after"],
-                       disable_numparse=True, colalign=("left", "right", "right")))  # fmt: skip
+        columns, paths = {"before": _facts(model, workload, size, precision)}, []
+        for amount in _amounts(options):
+            own, path, name = replace(config, amount=amount), options.save_path, "after"
+            if len(_amounts(options)) > 1:
+                path, name = path.with_name(f"{path.stem}_{100 * amount:g}{path.suffix}"), f"{amount:.4g} gone"
+            pruned = prune(model, workload, own, teacher=teacher, keep=path)
+            columns[name] = _facts(pruned, workload, size, precision)
+            save_model(path, pruned.cpu(), workload, size, {"method": "prune", "config": described(own)})
+            paths.append(path)
+        rows = [[fact, *(column[fact] for column in columns.values())] for fact in columns["before"]]
+        aligned = ("left", *("right" for _ in columns))
+        print(tabulate(rows, ["", *columns], disable_numparse=True, colalign=aligned))
         if config.method == "2:4":
             print(f"left as they are, no multiple of four: {', '.join(_untouched(pruned, config)) or 'none'}")
-        print(f"{options.save_path}: written")
+        print(f"{', '.join(map(str, paths))}: written")
 
     return run(body)
 

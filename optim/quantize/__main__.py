@@ -1,4 +1,4 @@
-"""``python -m optim.quantize``: a model in int8, written so that it is loaded again."""
+"""``python -m optim.quantize``: a model in int8 or in fewer bits, written so that it is loaded again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import SpeedproofError
-from models.workload import Workload
+from models.integer import KINDS as BITS
+from models.integer_files import packed_bytes
+from models.workload import DataChoice, Workload
 from optim.backends.base import PRECISIONS, computes_in_int8
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
+from optim.bits import BitsConfig, quantize_bits
 from optim.command import (
     add_data_options,
     add_fields,
@@ -29,6 +32,7 @@ from optim.command import (
     run,
     use_machine,
 )
+from optim.distill import DistillConfig
 from optim.quantize.config import CALIBRATED, METHODS, QAT, QuantizeConfig
 from optim.quantize.coverage import coverage_int8
 from optim.quantize.method import quantize, usual_qat
@@ -50,23 +54,24 @@ USAGES = {
     "bits": "bits of a weight, 2 to 8; below 8 they are still stored in int8",
 }
 FINE_TUNING = {
-    "fine_tune_epochs": ("epochs", int, "qat: passes over the data"),
-    "lr": ("lr", float, "qat: peak learning rate"),
-    "batch_size": ("batch_size", int, "qat: examples a step"),
+    "fine_tune_epochs": ("epochs", int, "qat, 2bit, 1bit, ternary: passes over the data"),
+    "lr": ("lr", float, "the same: peak learning rate"),
+    "batch_size": ("batch_size", int, "the same: examples a step"),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m optim.quantize", description="Quantize a model to int8, or cast its weights to 16 bits."
+        prog="python -m optim.quantize",
+        description="Quantize a model to int8, tinychat to 1 or 2 bits, or cast weights to 16 bits.",
     )
     add, models = parser.add_argument, "a weights file, a workload's name or pkg.module:OBJECT"
     add("--model", required=True, metavar="MODEL", help=models)
     add("--save-path", required=True, type=Path, metavar="FILE", help="where the quantized model is written")
     add(
         "--quantization-method", default="static", metavar="NAME",
-        help=f"one of {', '.join((*METHODS, *CASTS))} (static); bf16 and fp16 cast the weights alone, and it is the "
-        f"backend's --precision that computes in them",
+        help=f"one of {', '.join((*METHODS, *BITS, *CASTS))} (static); {', '.join(BITS)} are for tinychat; bf16 and "
+        f"fp16 cast the weights alone, and it is the backend's --precision that computes in them",
     )  # fmt: skip
     add_data_options(parser)
     add_fields(parser, QuantizeConfig, USAGES)
@@ -80,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         help="put what hurts most back to float until the quality drops by at most X",
     )
     add("--sensitivity", action="store_true", help="show what rounding each layer alone does")
-    add("--teacher", metavar="MODEL", help=f"qat: learn from its logits too; {models}")
+    add("--progressive", action="store_true", help="2bit, 1bit, ternary: close the grid step by step")
+    add("--teacher", metavar="MODEL", help=f"qat, 2bit, 1bit, ternary: learn from its logits too; {models}")
     for name, (field, kind, usage) in FINE_TUNING.items():
         add(f"--{name.replace('_', '-')}", type=kind, metavar="N" if kind is int else "X",
             help=f"{usage} ({getattr(QAT, field):g})")  # fmt: skip
@@ -91,7 +97,7 @@ def _config(options: argparse.Namespace, workload: Workload) -> QuantizeConfig:
     """The config that the options name; for a cast, one that says only where and for which size."""
     method = options.quantization_method
     if method not in (*METHODS, *CASTS):
-        known = ", ".join((*METHODS, *CASTS))
+        known = ", ".join((*METHODS, *BITS, *CASTS))
         raise SpeedproofError(f"--quantization-method {method!r}: expected one of {known}")
     switches = options.per_tensor, options.float_sums, options.float_layers, options.sensitivity
     integer = any(switches) or options.drop_max is not None
@@ -100,11 +106,11 @@ def _config(options: argparse.Namespace, workload: Workload) -> QuantizeConfig:
             "--bits, --per-tensor, --float-sums, --float-layers, --drop-max and --sensitivity go with static, dynamic "
             "and qat"
         )
-    tuning = {
-        field: value for name, (field, _, _) in FINE_TUNING.items() if (value := getattr(options, name)) is not None
-    }
+    tuning = _tuning(options)
     if (tuning or options.teacher) and method != "qat":
         raise SpeedproofError("--fine-tune-epochs, --lr, --batch-size and --teacher go with --quantization-method qat")
+    if options.progressive:
+        raise SpeedproofError(f"--progressive goes with --quantization-method {', '.join(BITS)}")
     if method not in CALIBRATED and not options.sensitivity:  # which looks at ranges whatever the method
         for name in given(options, CALIBRATION):
             raise SpeedproofError(
@@ -125,6 +131,54 @@ def _config(options: argparse.Namespace, workload: Workload) -> QuantizeConfig:
     return config
 
 
+def _tuning(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line sets of the training behind the grids."""
+    found = {field: getattr(options, name) for name, (field, _, _) in FINE_TUNING.items()}
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def _bits_config(options: argparse.Namespace, size: int) -> BitsConfig:
+    """The config of fewer than eight bits. Raises SpeedproofError for options of other methods."""
+    measured = [name for name in CALIBRATION if name != "seed"] + ["bits", "drop_max"]
+    given_too = [name for name in measured if getattr(options, name) is not None]
+    switches = ("per_tensor", "float_sums", "float_layers", "sensitivity")
+    given_too += [name for name in switches if getattr(options, name)]
+    if given_too:
+        raise SpeedproofError(
+            f"--{given_too[0].replace('_', '-')} does not go with --quantization-method {options.quantization_method}: "
+            f"it trains one scale for each layer, and finds shifts on all training examples"
+        )
+    own: dict[str, Any] = {"size": size, **_tuning(options), **given(options, {"seed": ""})}
+    if options.teacher:
+        own["alpha"] = DistillConfig.alpha
+    base = BitsConfig(options.quantization_method, progressive=options.progressive)
+    config = replace(base, fine_tune=replace(base.fine_tune, **own))
+    config.check()
+    return config
+
+
+def _to_bits(options: argparse.Namespace, choice: DataChoice) -> None:
+    """Quantize to fewer than eight bits, write the result and say what it is."""
+    model, workload = load_model(options.model, choice, options.size, "--model")
+    check_data(options, workload)
+    config = _bits_config(options, chosen_size(options.size, workload))
+    size = config.fine_tune.size
+    teacher = None
+    if options.teacher:
+        teacher, _ = load_model(options.teacher, choice, size, "--teacher", trained=True)
+    before, bytes_before = first_quality(model, workload, size, "test"), weight_bytes(model)
+    result = quantize_bits(model, workload, config, teacher=teacher, keep=options.save_path)
+    after = first_quality(result, workload, size, "test")
+    assert before is not None  # it has been trained on the same data
+    assert after is not None
+    save_model(options.save_path, result, workload, size, {"method": config.kind, "test_quality": after.value})
+    print(f"weights: {bytes_before:,} bytes before, {packed_bytes(result.net):,} after")
+    print(
+        f"{options.save_path}: {after.name} {after.value:.1%} on {after.examples} test examples, {before.value:.1%} "
+        f"before"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when the model is written, 2 for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
@@ -135,6 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cast = options.quantization_method if options.quantization_method in CASTS else None
         check_save_path(options.save_path)
         check_writable()
+        if options.quantization_method in BITS:
+            _to_bits(options, choice)
+            return
         model, workload = load_model(options.model, choice, options.size, "--model")
         check_data(options, workload)
         config = _config(options, workload)

@@ -1,4 +1,4 @@
-"""``python -m optim.recipe``: apply a recipe to a model, or compare the orders of its steps."""
+"""``python -m optim.recipe``: apply a recipe to a model, compare the orders of its steps, or make a whole pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tabulate import tabulate
 from torch import nn
 
 from models.errors import SpeedproofError
-from models.weights import WEIGHTS_DIR, spotter_path
+from models.weights import WEIGHTS_DIR, spotter_path, tinychat_path
 from models.workload import DataChoice, Workload, load_workload
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
@@ -28,13 +28,9 @@ from optim.command import (
     use_machine,
 )
 from optim.quantize.sensitivity import first_quality
-from optim.recipe.method import METHODS, RECIPES, Recipe, follow, load_recipe, orders
+from optim.recipe.method import METHODS, RECIPES, Recipe, follow, load_recipe, made_of, orders
+from optim.recipe.pipeline import PIPELINES, make
 from optim.saved import save_model
-
-
-def made_of(recipe: Recipe, workload: Workload, data: DataChoice) -> Workload:
-    """The workload whose architecture a recipe's result has."""
-    return load_workload(recipe.student, data) if recipe.student else workload
 
 
 def ablation(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoice, size: int) -> str:
@@ -57,15 +53,16 @@ def _facts(model: nn.Module, workload: Workload, size: int) -> list[str]:
 
 def usual_path(recipe: Recipe, workload: Workload) -> Path:
     """Where the result is kept of a recipe that names its model: ``weights/kws/speech_happy_kws_smallest.pt``."""
-    speech = workload.size_unit == "ms"
-    folder = spotter_path(workload.name, workload.data_name).parent if speech else WEIGHTS_DIR
+    places = {"ms": spotter_path, "chars": tinychat_path}
+    known = places.get(workload.size_unit)
+    folder = known(workload.name, workload.data_name).parent if known else WEIGHTS_DIR
     return folder / f"{workload.data_name}_{recipe.name}.pt"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m optim.recipe", description="Apply a named list of methods.")
     add = parser.add_argument
-    known = f"one of {', '.join(RECIPES)}, or pkg.module:OBJECT"
+    known = f"one of {', '.join(RECIPES)}, or pkg.module:OBJECT; {', '.join(PIPELINES)}: all of it"
     add("name", nargs="?", metavar="NAME", help=f"{known}; hyphens are underscores")
     add("--recipe", metavar="NAME", help="the same as an option")
     add("--model", metavar="MODEL", help="a weights file, a workload's name or pkg.module:OBJECT (the recipe's own)")
@@ -89,7 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         use_machine(options)
-        choice, recipe = data_choice(options), load_recipe(_recipe_name(options))
+        choice, asked = data_choice(options), _recipe_name(options)
+        if asked in PIPELINES:
+            for name in ("model", "save_path", "size"):
+                if getattr(options, name) is not None:
+                    raise SpeedproofError(
+                        f"--{name.replace('_', '-')} goes with a recipe; {asked} makes several models"
+                    )
+            if options.orders or options.device != "cpu":
+                raise SpeedproofError(f"--orders and --device cuda go with a recipe; {asked} is made on the CPU")
+            check_data(options, load_workload(PIPELINES[asked].workload, choice))
+            check_writable()
+            print(make(PIPELINES[asked], choice))
+            return
+        recipe = load_recipe(asked)
         named = options.model or recipe.model
         if named is None:
             raise SpeedproofError(f"--model is missing: recipe {recipe.name} is for any model, name one")

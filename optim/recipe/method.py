@@ -15,19 +15,24 @@ import torch
 from torch import nn
 
 from models.errors import SpeedproofError
+from models.integer_files import INTEGER
+from models.tinychat import TextTinychat
 from models.weights import read_checkpoint
 from models.workload import DataChoice, Workload, load_object, load_workload
 from optim.backends.base import QUANTIZATION
 from optim.backends.cache import artefact, module_digest, work_folder
-from optim.command import load_model
+from optim.bits import TUNE, BitsConfig, quantize_bits
+from optim.command import load_model, trained_as
 from optim.distill import DistillConfig, distill
 from optim.prune import PruneConfig, prune
 from optim.quantize import QuantizeConfig, quantize
 from optim.saved import load_saved, save_model
 from optim.schedule import SPEECH, described
 
-Step = DistillConfig | PruneConfig | QuantizeConfig
-METHODS: Mapping[type, str] = {DistillConfig: "distill", PruneConfig: "prune", QuantizeConfig: "quantize"}
+Step = DistillConfig | PruneConfig | QuantizeConfig | BitsConfig
+METHODS: Mapping[type, str] = {
+    DistillConfig: "distill", PruneConfig: "prune", QuantizeConfig: "quantize", BitsConfig: "bits"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Recipe:
                 found = type(step).__name__
                 raise SpeedproofError(f"recipe {self.name}: step {index + 1} is a {found}, expected one of {kinds}")
             step.check()
-            if isinstance(step, QuantizeConfig) and index + 1 < len(self.steps):
+            if isinstance(step, QuantizeConfig | BitsConfig) and index + 1 < len(self.steps):
                 raise SpeedproofError(
                     f"recipe {self.name}: step {index + 2} follows a quantization, whose graph cannot be changed: "
                     f"put quantize last"
@@ -59,10 +64,10 @@ class Recipe:
 
     @property
     def quantized(self) -> bool:
-        """Whether the result has weights in int8, which those of the method ``weights`` are not computed in."""
+        """Whether the result has weights in int8 or fewer bits, which not all methods compute in."""
         if self.file is not None:
-            return QUANTIZATION in read_checkpoint(self.file)[1]
-        return any(isinstance(step, QuantizeConfig) for step in self.steps)
+            return not {QUANTIZATION, INTEGER}.isdisjoint(read_checkpoint(self.file)[1])
+        return any(isinstance(step, QuantizeConfig | BitsConfig) for step in self.steps)
 
     def description(self) -> str:
         """All of it as JSON, for the record."""
@@ -73,6 +78,10 @@ class Recipe:
 
 # Fine-tuning, in epochs: enough for the digits and a start for photographs; README tells how to set your own.
 _TUNE = DistillConfig(epochs=4, lr=0.016, start_share=1.0, warmup_epochs=0.3, views=4, alpha=0.9)
+
+# A tinychat network of half the neurons: as many epochs as training has, at a third of its rate.
+_TUNE_CHAT = replace(TUNE, epochs=15, warmup_epochs=1.0, lr=1e-3, patience=6)
+_HALF = PruneConfig("structured", 0.5, fine_tune=_TUNE_CHAT)
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
@@ -90,12 +99,22 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "kws_smallest",
             (
-                DistillConfig(**{**SPEECH, "epochs": 60, "lr": 0.004, "alpha": 0.9, "masking": 0.0}),
+                DistillConfig(**{**SPEECH, "epochs": 30, "patience": 30, "alpha": 0.9, "masking": 0.25, "speed": 0.2}),
                 QuantizeConfig(method="weights"),
             ),
             student="kws_cnn_hidden20",
             teacher="kws_channels16_gru128",
             model="kws",
+        ),
+        Recipe("tinychat_pruned", (_HALF,), model="tinychat"),
+        Recipe("tinychat_pruned_2bit", (_HALF, BitsConfig("2bit", progressive=True)), model="tinychat"),
+        # One wide hidden layer: nearly all of its weights meet inputs that are zero, and cost no time.
+        Recipe("tinychat_2bit", (BitsConfig("2bit", dropout=0.25),), student="tinychat_hidden192", model="tinychat"),
+        Recipe(
+            "tinychat_1bit",
+            (BitsConfig("1bit", fine_tune=replace(TUNE, epochs=80)),),
+            student="tinychat_hidden176",
+            model="tinychat",
         ),
     )
 }
@@ -142,6 +161,9 @@ def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoic
     SpeedproofError for a recipe that cannot be followed.
     """
     recipe.check()
+    if isinstance(model, TextTinychat):
+        network = follow(recipe, model.network, load_workload(trained_as(workload), data), data, size)
+        return TextTinychat(network).eval()
     if recipe.file is not None:
         return load_model(str(recipe.file), data, size, "--recipe")[0]
     teacher = current = model
@@ -156,10 +178,17 @@ def follow(recipe: Recipe, model: nn.Module, workload: Workload, data: DataChoic
     return current
 
 
+def made_of(recipe: Recipe, workload: Workload, data: DataChoice) -> Workload:
+    """The workload whose architecture a recipe's result has."""
+    return load_workload(recipe.student, data) if recipe.student else workload
+
+
 def _sized(step: Step, size: int) -> Step:
     """The config for a size."""
     if isinstance(step, PruneConfig):
         return replace(step, fine_tune=step.fine_tune and replace(step.fine_tune, size=size))
+    if isinstance(step, BitsConfig):
+        return replace(step, fine_tune=replace(step.fine_tune, size=size))
     return replace(step, size=size)
 
 
@@ -178,6 +207,8 @@ def _made(step: Step, model: nn.Module, teacher: nn.Module, workload: Workload, 
             result = distill(teacher, model, workload, step, keep=keep, name=name)
         elif isinstance(step, PruneConfig):
             result = prune(model, workload, step, teacher=teacher, keep=keep)
+        elif isinstance(step, BitsConfig):
+            result = quantize_bits(model, workload, step, teacher=teacher, keep=keep)
         else:
             result = quantize(model, workload, step, teacher=teacher, keep=keep)
         save_model(folder / "model.pt", result, workload, size, {})

@@ -1,0 +1,51 @@
+"""``python -m optim.backends.avr MODEL -o FOLDER``: a network as an Arduino sketch, and what it takes of an UNO."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.errors import SpeedproofError
+from models.integer import IntegerNet, read_released
+from models.integer_files import INTEGER, integer_of
+from models.weights import read_checkpoint
+from optim.backends.avr.build import UNO, build_firmware, missing_compiler, write_sketch
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 0 is success, 2 bad input told in one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m optim.backends.avr", description=__doc__)
+    parser.add_argument("model", type=Path, help="an integer network (.pt) of optim.recipe, or a model.npz of z80ai's")
+    parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="where tinychat/ is put")
+    options = parser.parse_args(argv)
+    try:
+        net = _net(options.model)
+        if (reason := missing_compiler()) is None:
+            firmware, _ = build_firmware(net)
+            print(
+                f"{firmware.flash_bytes:,} of {UNO.flash_bytes:,} bytes of flash, {firmware.sram_bytes:,} of "
+                f"{UNO.sram_bytes:,} bytes of SRAM before the stack and the Arduino library"
+            )
+        else:
+            print(f"not compiled: {reason}", file=sys.stderr)
+        sketch = write_sketch(net, options.output)
+    except SpeedproofError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {sketch}: open {sketch / 'tinychat.ino'} in the Arduino program, board Arduino UNO, and upload")
+    return 0
+
+
+def _net(path: Path) -> IntegerNet:
+    if path.suffix == ".npz":
+        return read_released(path)
+    state, meta = read_checkpoint(path)
+    if INTEGER not in meta:
+        raise SpeedproofError(f"{path} holds no integer network: give what a recipe of tinychat in integers wrote")
+    return integer_of(state, meta, str(path))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
