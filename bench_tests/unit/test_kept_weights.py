@@ -1,16 +1,18 @@
-"""The small students of record in ``weights/``: as small and as good as the report says, on the real images."""
+"""The small networks of record in ``weights/``: as small and as good as the reports say, on the real data."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench_tests.gate.accuracy import judge_outcomes
 from bench_tests.harness.session import predictor
 from models.data.images import image_root
+from models.detection import paired_auc_difference, paired_error_ratio
 from models.errors import SpeedproofError
-from models.workload import DataChoice
+from models.workload import DataChoice, load_workload
 from optim.backends import load_backend
 from optim.backends.base import Target, is_quantized
 from optim.command import load_model
@@ -44,3 +46,39 @@ def test_a_student_is_as_good_as_its_description_says(student):
     assert found.value == pytest.approx(said["top1"], abs=0.003)  # near ties fall otherwise on other processors
     verdict = judge_outcomes(student.stem, "top1", original, found.outcomes, margin=0.5)
     assert verdict.effect == pytest.approx(said["points_above_resnet50"], abs=0.3)
+
+
+@pytest.fixture(scope="module")
+def happy():
+    """The test clips of the word of record, or a skip."""
+    choice = DataChoice(keyword="happy")
+    try:
+        workload = load_workload("kws", choice)
+        return choice, workload.data("test", 1000)
+    except SpeedproofError as error:
+        pytest.skip(str(error))
+
+
+def on_clips(name: str, choice: DataChoice, features) -> tuple[np.ndarray, int]:
+    """The keyword's probabilities and the bytes in ONNX Runtime of a file in ``weights/kws``."""
+    model, workload = load_model(str(WEIGHTS / "kws" / name), choice, 1000, "--recipe")
+    runner = load_backend("onnxruntime").compile(model, workload.example(1000, 64, 1), "fp32", Target("cpu", 1))
+    rows = len(features)
+    padded = torch.cat([features, features[-1:].expand(-rows % 64, -1, -1)])
+    logits = torch.cat([runner(part)[0] for part in torch.split(padded, 64)])[:rows]
+    return logits.double().softmax(1)[:, 1].numpy(), runner.size_bytes
+
+
+def test_the_smallest_spotter_is_80_times_smaller_and_as_good(happy):
+    choice, clips = happy
+    labels, speakers = clips.clips.labels, clips.clips.speakers
+    original, bytes_before = on_clips("speech_happy_baseline.pt", choice, clips.features)
+    smallest, bytes_after = on_clips("speech_happy_smallest.pt", choice, clips.features)
+    assert bytes_before / bytes_after >= 80
+    assert paired_error_ratio(original, smallest, labels, speakers).estimate <= 1.5
+    _, low, high = paired_auc_difference(original, smallest, labels, speakers)
+    assert low <= 0 <= high
+
+
+def test_kept_spotters_are_small_together():
+    assert sum(file.stat().st_size for file in (WEIGHTS / "kws").rglob("*.*")) < 2.5e6
