@@ -9,44 +9,59 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench_tests.harness.record import Record
+from bench_tests.harness.record import Record, Value
 from models.errors import SpeedproofError
 from models.weights import check_picture, save_figure
 from optim.command import run
 
 # Of a record: what is on the axis, by which factor it is shown, and how it is called.
 COSTS = (("median_s", 1e6, "latency, us"), ("size_bytes", 1e-3, "size, kB"), ("macs", 1e-6, "million MACs"))
+# What the records of one picture share.
+PLACE = ("workload", "data", "size", "unit", "batch", "threads", "device", "quality")
 _ALIGN = ("left", "bottom"), ("left", "top"), ("right", "bottom"), ("right", "top")
 
 
 def read_records(file: Path) -> list[Record]:
-    """The fastest record of each recipe. Raises SpeedproofError where the file holds none that can be drawn."""
+    """The fastest record of each recipe, its costs as floats. Raises SpeedproofError where they cannot be drawn."""
     try:
         entries = json.loads(file.read_text())["benchmarks"]
         records = [dict(entry["extra_info"]) for entry in entries if "case" in entry["extra_info"]]
-        fastest: dict[str, Record] = {}
+        for record in records:
+            _check_costs(record)
+        fastest: dict[tuple[Value, ...], Record] = {}
         for record in sorted(records, key=lambda record: float(record["median_s"])):
-            record.setdefault("macs", round(float(record["gflop"]) * 5e8))
-            fastest.setdefault(str(record["recipe"]), record)
-        places = {(row["workload"], row["data"], row["size"], row["batch"]) for row in fastest.values()}
+            fastest.setdefault((str(record["recipe"]), record["threads"], record["device"]), record)
+        places = {tuple(record[name] for name in PLACE) for record in fastest.values()}
         for record in fastest.values():
-            errors_of(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if not all(map(math.isfinite, errors_of(record))):
+                raise ValueError(f"{record['quality']} of {record['case']} or its interval is not finite")
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpeedproofError(
             f"{file}: no stored run that can be drawn ({type(error).__name__}: {error}); give one of recipes whose "
             f"quality was judged, written by --benchmark-json"
         ) from error
     if len(fastest) < 2 or len(places) != 1:
         raise SpeedproofError(
-            f"{file}: expected at least two recipes of one workload, data set, size and batch, found {len(fastest)} "
-            f"recipes of {len(places)}"
+            f"{file}: expected at least two recipes of one {', '.join(PLACE)}, found "
+            f"{len({recipe for recipe, *_ in fastest})} recipes of {len(places)}"
         )
     return list(fastest.values())
+
+
+def _check_costs(record: Record) -> None:
+    """Make the costs floats. Raises KeyError, TypeError or ValueError where one is missing or cannot be drawn."""
+    if "macs" not in record:
+        record["macs"] = float(record["gflop"]) * 5e8
+    for name, *_ in COSTS:
+        record[name] = cost = float(record[name])
+        if not 0 < cost < math.inf:
+            raise ValueError(f"{name} of {record['case']} is {cost}, expected a positive number")
 
 
 def errors_of(record: Record) -> tuple[float, float, float]:

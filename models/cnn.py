@@ -10,13 +10,17 @@ the pooling over all time of Choi et al. (1904.03814). Batch norm is folded by w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.crnn import LARGEST
+from models.crnn import LARGEST, check_log_mel
 from models.errors import SpeedproofError
+from models.weights import built, load_into, read_checkpoint
 
 # Log-mels of speech lie around -6: without it the first convolution's bias would have to learn that.
 CENTRE = -6.0
@@ -54,7 +58,7 @@ class CnnConfig:
 
 
 class Cnn(nn.Module):
-    """Log-mels (B, mels, T) float32 to logits (B, classes). Raises SpeedproofError for too few frames."""
+    """Log-mels (B, mels, T) float32 to logits (B, classes). Raises SpeedproofError for other shapes, too few frames."""
 
     def __init__(self, config: CnnConfig | None = None) -> None:
         """Make the layers."""
@@ -68,8 +72,36 @@ class Cnn(nn.Module):
 
     def forward(self, logmel: Tensor) -> Tensor:
         """Map log-mels to logits."""
+        check_log_mel(logmel, self.config.mels)
         if logmel.shape[-1] < self.config.frames:
             raise SpeedproofError(f"{logmel.shape[-1]} frames are too few, expected at least {self.config.frames}")
         x = F.relu(self.conv_norm(self.conv(logmel[:, None] - CENTRE)))  # (B, channels, bands, steps)
         x = F.relu(self.parts_norm(self.parts(x.flatten(1, 2))))  # (B, hidden, steps - span + 1)
         return self.classify(x.amax(2))  # type: ignore[no-any-return]
+
+
+def build_cnn(config: CnnConfig, weights: Path | None) -> Cnn:
+    """A `Cnn` of a size in eval mode, with a file's weights; without, random, seed 0.
+
+    Raises SpeedproofError for a checkpoint that is broken or of another size.
+    """
+    model = built(partial(Cnn, config), None)
+    if weights is not None:
+        state, _ = read_checkpoint(weights)
+        own, found = _sizes(model.state_dict()), _sizes(state)
+        if found and own != found:
+            raise SpeedproofError(
+                f"{weights} holds a CNN of {found} where one of {own} was expected: give a checkpoint of that size"
+            )
+        load_into(model, weights)
+    return model
+
+
+def _sizes(state: Mapping[str, Tensor]) -> str:
+    """The size of a CNN in words; empty where a state dict is of something else, of which `load_into` tells."""
+    conv, parts = state.get("conv.weight"), state.get("parts.weight")
+    if conv is None or parts is None or conv.dim() != 4 or parts.dim() != 3 or not len(conv):
+        return ""
+    channels, _, height, width = conv.shape
+    hidden, read, span = parts.shape  # the second convolution reads channels x bands
+    return f"{channels} channels, kernel {height} x {width}, {read // channels} bands, hidden {hidden}, span {span}"

@@ -55,13 +55,21 @@ class CrnnConfig:
         """Height of what the convolution gives."""
         return (self.mels - self.kernel[0]) // self.stride[0] + 1
 
+    @property
+    def frames(self) -> int:
+        """How many frames it needs at least."""
+        return self.kernel[1]
+
     def steps(self, samples: int) -> int:
         """How many GRU steps a whole clip of so many samples has."""
         return max(0, (1 + samples // HOP - self.kernel[1]) // self.stride[1] + 1)
 
 
 class Crnn(nn.Module):
-    """Log-mels (B, mels, T) float32 to logits (B, classes). Raises SpeedproofError for fewer frames than the kernel."""
+    """Log-mels (B, mels, T) float32 to logits (B, classes).
+
+    Raises SpeedproofError for another shape, and for fewer frames than the kernel.
+    """
 
     def __init__(self, config: CrnnConfig | None = None) -> None:
         """Make the layers."""
@@ -82,10 +90,11 @@ class Crnn(nn.Module):
 
     def features(self, logmel: Tensor) -> Tensor:
         """Map log-mels (B, mels, T) to what the GRU reads, (B, steps, channels x bands)."""
-        if logmel.shape[-1] < self.config.kernel[1]:
+        check_log_mel(logmel, self.config.mels)
+        if logmel.shape[-1] < self.config.frames:
             raise SpeedproofError(
                 f"{logmel.shape[-1]} frames are too few for the CRNN: its convolution needs at least "
-                f"{self.config.kernel[1]}, which are {(self.config.kernel[1] - 1) * HOP} samples of audio"
+                f"{self.config.frames}, which are {(self.config.frames - 1) * HOP} samples of audio"
             )
         return self.conv(logmel[:, None]).flatten(1, 2).transpose(1, 2)  # type: ignore[no-any-return]
 
@@ -105,6 +114,15 @@ class Spotter(Crnn):
     def forward(self, waveform: Tensor) -> Tensor:
         """Map waveforms to logits."""
         return super().forward(self.front(waveform))
+
+
+def check_log_mel(logmel: Tensor, mels: int) -> None:
+    """Raise SpeedproofError for what is no batch of log-mels (B, mels, T), a waveform for instance."""
+    if logmel.dim() != 3 or logmel.shape[1] != mels:
+        raise SpeedproofError(
+            f"an input of shape {tuple(logmel.shape)} does not fit: expected log-mels (batch, {mels}, frames), "
+            f"which models.logmel.LogMel makes of waveforms"
+        )
 
 
 Made = TypeVar("Made", bound=Crnn)

@@ -14,7 +14,6 @@ The arithmetic is that of z80ai (github.com/HarryR/z80ai, examples/tinychat), wh
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,8 @@ class IntegerLayer:
 class IntegerNet:
     """Layers that fit each other, of one ``kind`` of weights; ``characters`` are those of all classes but the end mark.
 
-    Raises SpeedproofError for layers that do not fit, weights that are not of the kind and impossible shifts.
+    They are different printable ASCII, of which there are 95, so that a byte numbers the classes. Raises
+    SpeedproofError for others, layers that do not fit, weights that are not of the kind and impossible shifts.
     """
 
     layers: tuple[IntegerLayer, ...]
@@ -69,6 +69,11 @@ class IntegerNet:
             raise SpeedproofError(
                 f"an integer network of {len(self.layers)} layers and input shift {self.input_shift}: expected layers, "
                 f"and a shift from 0 to {MOST_INPUT_SHIFT}"
+            )
+        if len(set(self.characters)) < len(self.characters) or not all(" " <= one <= "~" for one in self.characters):
+            raise SpeedproofError(
+                f"an integer network of the characters {self.characters!r}: expected different printable ASCII "
+                f"characters, one for each class but the end mark"
             )
         for number, layer in enumerate(self.layers):
             self._check(layer, f"layer {number}", self.layers[number - 1].weights.shape[0] if number else None)
@@ -199,13 +204,16 @@ def read_released(path: Path) -> IntegerNet:
         names = [f"fc{number}" for number in range(1, len(sizes["hidden_sizes"]) + 2)]
         layers = tuple(IntegerLayer(arrays[f"{name}_weight"], arrays[f"{name}_bias"], 2) for name in names)
         announced = (sizes["input_size"], *sizes["hidden_sizes"], sizes["num_classes"])
+        net = IntegerNet(layers, 5, "2bit", characters[: announced[-1] - 1])
+    except SpeedproofError:
+        raise
     except FileNotFoundError:
         raise SpeedproofError(f"no network at {path}: give a model.npz of z80ai's tinychat") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a broken file makes numpy and zipfile raise nearly everything
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise SpeedproofError(
-            f"{path} is truncated or no model.npz of z80ai's tinychat ({type(error).__name__}: {error}): fetch it again"
+            f"{path} is truncated or no model.npz of z80ai's tinychat ({said}): fetch it again"
         ) from error
-    net = IntegerNet(layers, 5, "2bit", characters[: announced[-1] - 1])
     if net.sizes != announced:
         raise SpeedproofError(f"{path} says that its layers are {announced}, but they are {net.sizes}: fetch it again")
     return net

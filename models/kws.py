@@ -10,10 +10,11 @@ as ``kws``, and are judged alike, by ROC AUC first (`models.detection`); the str
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +24,13 @@ from torch.utils.data import Dataset
 from models.crnn import Crnn, CrnnConfig, Spotter, build_crnn
 from models.data.speech import Clips, data_name, speech_split
 from models.detection import qualities
-from models.logmel import SAMPLE_RATE, LogMel
+from models.errors import SpeedproofError
+from models.logmel import HOP, MARGIN, SAMPLE_RATE, LogMel
 from models.streaming import Stream, StreamingCrnn
 from models.weights import spotter_path
 from models.workload import DataChoice, Predict, Quality, Tensors, Weights, Workload
 
 CLIP_MS = 1000  # what Speech Commands has, and what the stream's window covers
-_SHORTEST_MS = 190  # the convolution's 20 frames
 _ROWS = 256  # clips transformed at once
 
 
@@ -159,12 +160,36 @@ def _build(make: type[Crnn], config: CrnnConfig | None, size: int, weights: Path
     return build_crnn(make, weights, config)
 
 
-def trained(name: str, data: str) -> Weights:
-    """The weights of ``kws``, or of a student of that name, for a data set; random ones where there are none."""
+def word_of_weights(meta: Mapping[str, Any]) -> str | None:
+    """The word that a checkpoint of real speech was trained on; None where its meta data do not tell."""
+    data = meta.get("data") or (meta.get("config") or {}).get("data") or ""
+    return data.split("_")[1] if data.startswith("speech_") else None
+
+
+def check_word(meta: Mapping[str, Any], keyword: str, where: str) -> None:
+    """Raise SpeedproofError for weights that are known to be of another word."""
+    word = word_of_weights(meta)
+    if word is not None and word != keyword:
+        raise SpeedproofError(
+            f"{where} was trained to spot {word!r}, not {keyword!r}: give --keyword {word}, or weights of {keyword!r}"
+        )
+
+
+def trained(name: str, data: str, size: int = CLIP_MS) -> Weights:
+    """The weights of ``kws``, or of a student of that name, for a data set; random ones where there are none.
+
+    Clips of another ``size`` in milliseconds than `CLIP_MS` have none of their own; chunks of a stream all do.
+    """
     path = spotter_path(name, data)
-    if path.is_file():
-        return Weights(path, path.name, own=True)
-    return Weights(None, "random initialisation, seed 0 (no trained weights found)", own=False)
+    if not path.is_file():
+        return Weights(None, "random initialisation, seed 0 (no trained weights found)", own=False)
+    own = size == CLIP_MS
+    return Weights(path, path.name if own else f"{path.name}, trained at {CLIP_MS} ms", own)
+
+
+def shortest_ms(frames: int) -> int:
+    """Milliseconds of the shortest clip that has so many frames and that the front end can reflect at its ends."""
+    return -(-max((frames - 1) * HOP, MARGIN + 1) * 1000 // SAMPLE_RATE)
 
 
 def _offline(
@@ -189,8 +214,8 @@ def _offline(
         batches=(1, 8),
         data=partial(data, choice),
         quality=partial(quality, choice),
-        weights=lambda _size: trained("kws", known),
-        smallest_size=_SHORTEST_MS,
+        weights=lambda size: trained("kws", known, size),
+        smallest_size=shortest_ms(CrnnConfig().frames),
         tolerated_drop=0.005,
         data_name=known,
         size_unit="ms",

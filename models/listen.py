@@ -6,8 +6,8 @@
 3. At the end stands the real-time factor: seconds of computing a second of audio, front end included, on one thread.
 4. ``--picture`` draws the probability over time.
 
-What it heard in training were single words: expect false detections in running speech, and in the first second, while
-the network has little to look back on.
+What it heard in training were single words: expect false detections in running speech. In the first second, while it
+has little to look back on, nothing counts as heard but at the end of a recording that is no longer.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from torch import Tensor
 from models.crnn import build_crnn
 from models.data.audio import SAMPLE_RATE, read_audio
 from models.errors import SpeedproofError
-from models.stitched import detections
+from models.kws import check_word, word_of_weights
+from models.stitched import SETTLING_S, detections
 from models.streaming import Stream, StreamingCrnn
-from models.weights import check_picture, save_figure, spotter_path
+from models.weights import check_picture, read_checkpoint, save_figure, spotter_path
 
 _NAMED = 6  # detections in a picture's title
 _WARM_UP = 3  # chunks
+USUAL_WORD = "happy"  # that the weights of record are of
+MOST_SECONDS = 86_400  # of one run with the microphone
 
 
 @dataclass
@@ -72,7 +75,8 @@ def listen(chunks: Iterable[Tensor], stream: Stream, keyword: str, threshold: fl
     def points() -> Iterator[tuple[float, float]]:
         for chunk in chunks:
             heard.samples += len(chunk)
-            yield heard.point(partial(stream.feed, chunk[None]))
+            time_s, probability = heard.point(partial(stream.feed, chunk[None]))
+            yield time_s, probability if time_s >= SETTLING_S else 0.0
         yield heard.point(stream.finish)  # a recording, as a clip, may end right behind its word
 
     for time_s, probability in detections(points(), threshold):
@@ -135,8 +139,8 @@ def _finding(heard: Heard, keyword: str) -> str:
 def _check(options: argparse.Namespace) -> None:
     if (options.file is None) == (options.microphone is None):
         raise SpeedproofError("give either a WAV or FLAC file or --microphone SECONDS")
-    if options.microphone is not None and not 0 < options.microphone < math.inf:
-        raise SpeedproofError(f"--microphone {options.microphone:g}: expected seconds above 0")
+    if options.microphone is not None and not 0 < options.microphone <= MOST_SECONDS:
+        raise SpeedproofError(f"--microphone {options.microphone:g}: expected 0 to {MOST_SECONDS:,} seconds")
     if not 0 < options.threshold < 1:
         raise SpeedproofError(f"--threshold {options.threshold:g}: expected a probability between 0 and 1")
     if not 1 <= options.chunk_ms <= 10_000:
@@ -145,16 +149,21 @@ def _check(options: argparse.Namespace) -> None:
         check_picture(options.picture, "--picture")
 
 
-def _weights(options: argparse.Namespace) -> Path:
+def _weights(options: argparse.Namespace) -> tuple[Path, str]:
+    """The file, and the word that it spots."""
     if options.weights is not None:
-        return Path(options.weights)
-    path = spotter_path("kws", f"speech_{options.keyword}")
+        _, meta = read_checkpoint(options.weights)
+        word = options.keyword or word_of_weights(meta) or USUAL_WORD
+        check_word(meta, word, f"--weights {options.weights}")
+        return options.weights, word
+    word = options.keyword or USUAL_WORD
+    path = spotter_path("kws", f"speech_{word}")
     if not path.is_file():
         raise SpeedproofError(
-            f"no trained weights for {options.keyword!r} at {path}: train them with "
-            f"`python -m optim.train --workload kws --keyword {options.keyword}`, or give --weights FILE"
+            f"no trained weights for {word!r} at {path}: train them with "
+            f"`python -m optim.train --workload kws --keyword {word}`, or give --weights FILE"
         )
-    return path
+    return path, word
 
 
 def _stream(weights: Path, samples: int) -> Stream:
@@ -172,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("file", nargs="?", type=Path, metavar="FILE", help="a WAV or FLAC file")
     add("--microphone", type=float, metavar="SECONDS", help="listen to the microphone for so long instead")
-    add("--keyword", default="happy", metavar="WORD", help="the word that the weights were trained on (happy)")
+    add("--keyword", metavar="WORD", help=f"the word that the weights were trained on (what they tell, {USUAL_WORD})")
     add("--weights", type=Path, metavar="FILE", help="of the network (the best trained ones of the keyword)")
     add("--chunk-ms", type=int, default=100, metavar="MS", help="length of a chunk (100)")
     add("--threshold", type=float, default=0.5, metavar="P", help="probability from which a word is heard (0.5)")
@@ -189,16 +198,16 @@ def _run(options: argparse.Namespace) -> None:
     else:
         source, chunks = str(options.file), torch.split(read_audio(options.file), samples)
     torch.set_num_threads(1)
-    stream = _stream(_weights(options), samples)
-    heard = listen(chunks, stream, options.keyword, options.threshold)
+    weights, keyword = _weights(options)
+    heard = listen(chunks, _stream(weights, samples), keyword, options.threshold)
     times = "once" if len(heard.found) == 1 else f"{len(heard.found)} times"
     print(
-        f"{options.keyword} heard {times} in {heard.seconds:.1f} s of {source}; "
+        f"{keyword} heard {times} in {heard.seconds:.1f} s of {source}; "
         f"real-time factor {heard.real_time_factor:.2g}: {1e3 * heard.real_time_factor:.4g} ms of computing a second "
         f"of audio, in chunks of {options.chunk_ms} ms"
     )
     if options.picture is not None:
-        picture(heard, options.keyword, options.threshold, options.picture)
+        picture(heard, keyword, options.threshold, options.picture)
         print(f"{options.picture}: written")
 
 

@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 
 WINDOW_S = 1.0  # after the keyword's end, in which its detection still counts
 DEBOUNCE_S = 1.0
+SETTLING_S = 1.0  # of a stream: before it a network has less than a second to look back on, and says anything
 MOST_MISSES = MOST_FALSE_ACCEPTS = 8  # of MLPerf Tiny, in 20 minutes
 _LONGEST_GAP_S = 3.0  # the shortest is WINDOW_S, so that no word falls into the window of the one before
 _TAIL = 0.025  # of a 95 % interval on each side

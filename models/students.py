@@ -16,13 +16,12 @@ from typing import Any
 
 from torch import nn
 
-from models.cnn import Cnn, CnnConfig
+from models.cnn import CnnConfig, build_cnn
 from models.crnn import Crnn, CrnnConfig, build_crnn
 from models.data.speech import data_name
 from models.errors import SpeedproofError
-from models.kws import streaming_workload, trained
+from models.kws import shortest_ms, streaming_workload, trained
 from models.streaming import check_streams
-from models.weights import built
 from models.workload import DataChoice, Workload, load_workload
 
 BASELINE = "kws"
@@ -30,7 +29,10 @@ _FIXED = ("mels", "classes")  # by the front end and the labels, whatever the st
 
 
 def student(name: str) -> Callable[[DataChoice], Workload] | None:
-    """What makes the workload of a name; None where it names no sizes. Raises SpeedproofError for impossible ones."""
+    """What makes the workload of a name; None where it names no sizes, or one of them twice.
+
+    Raises SpeedproofError for impossible ones.
+    """
     words = name.removeprefix(f"{BASELINE}_").split("_")
     streaming = words[0] == "streaming"
     if streaming:
@@ -42,7 +44,7 @@ def student(name: str) -> Callable[[DataChoice], Workload] | None:
     for word in words[1:] if convolutional else words:
         found = re.fullmatch(r"([a-z]+)(\d+)(?:x(\d+))?", word)
         default = known.get(found[1]) if found else None
-        if found is None or not isinstance(default, tuple if found[3] else int):
+        if found is None or found[1] in sizes or not isinstance(default, tuple if found[3] else int):
             return None
         sizes[found[1]] = (int(found[2]), int(found[3])) if found[3] else int(found[2])
     config = kind(**sizes)
@@ -61,12 +63,13 @@ def _on_a_stream(name: str, config: CrnnConfig, choice: DataChoice) -> Workload:
 def _offline(name: str, config: CrnnConfig | CnnConfig, choice: DataChoice) -> Workload:
     baseline = load_workload(BASELINE, choice)
     return replace(
-        baseline, name=name, build=partial(_build, config), weights=lambda _size: trained(name, baseline.data_name)
-    )
+        baseline, name=name, build=partial(_build, config), smallest_size=shortest_ms(config.frames),
+        weights=lambda size: trained(name, baseline.data_name, size),
+    )  # fmt: skip
 
 
 def _build(config: CrnnConfig | CnnConfig, size: int, weights: Path | None) -> nn.Module:
     """The student with a file's weights, in eval mode; without, random, seed 0."""
     if isinstance(config, CrnnConfig):
         return build_crnn(Crnn, weights, config)
-    return built(partial(Cnn, config), weights)
+    return build_cnn(config, weights)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from models.bits import BitLinear
 from models.errors import SpeedproofError
-from models.integer import KINDS, IntegerNet, IntegerTinychat, integer_net
+from models.integer import KINDS, MOST_INPUTS, IntegerNet, IntegerTinychat, integer_net
 from models.tinychat import Tinychat
 from models.workload import Workload
 from optim.data import Batch, Objective
@@ -44,7 +44,7 @@ _START, _CLOSED = 0.3, 0.8  # how far the grid is closed at first, and the share
 # Many epochs, whose small last steps are worth most. No teacher: the float net knows most training examples by heart,
 # and smoothed labels alone make small networks one to two points better than its logits do.
 TUNE = DistillConfig(
-    **{**CHAT, "epochs": 40, "warmup_epochs": 2.0, "batch_size": 128, "lr": 2e-3, "label_smoothing": 0.1},
+    **{**CHAT, "epochs": 40, "warmup_epochs": 2.0, "batch_size": 64, "lr": 2e-3, "label_smoothing": 0.1},
     size=64, alpha=0.0,
 )  # fmt: skip
 
@@ -99,12 +99,18 @@ def quantize_bits(
 def bit_network(model: nn.Module, kind: str) -> Tinychat:
     """A network with the weights of ``model`` as the master weights of `BitLinear` layers.
 
-    Raises SpeedproofError for what is no `Tinychat`.
+    Raises SpeedproofError for what is no `Tinychat`, or has wider layers than an integer network.
     """
     if not isinstance(model, Tinychat):
         raise SpeedproofError(
             f"{type(model).__name__} cannot be quantized to {kind}: expected a float network of tinychat; for others "
             f"take --quantization-method static"
+        )
+    widest = max(model.sizes().inputs, *model.sizes().hidden)
+    if widest > MOST_INPUTS:
+        raise SpeedproofError(
+            f"a layer of the network has {widest} inputs, more than the {MOST_INPUTS} that integers allow: prune it, "
+            f"or train a student with narrower layers"
         )
     own = Tinychat(model.sizes(), lambda inputs, outputs: BitLinear(inputs, outputs, kind))
     own.load_state_dict(model.state_dict())

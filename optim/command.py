@@ -19,6 +19,8 @@ from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
 from models.integer import IntegerTinychat
 from models.integer_files import INTEGER, integer_of
+from models.kws import check_word
+from models.tinychat import TextTinychat
 from models.weights import check_writable, read_checkpoint
 from models.workload import DataChoice, Workload, known_workload, load_workload, workload_names
 from optim.backends.base import QUANTIZATION
@@ -196,6 +198,8 @@ def load_model(
             f"give pkg.module:OBJECT"
         )
     workload = load_workload(named, data)
+    if workload.data_name.startswith("speech_"):
+        check_word(meta, workload.data_name.split("_")[1], f"{option} {path}")
     size = chosen_size(size, workload)
     workload.check_size(size)
     if QUANTIZATION in meta:
@@ -205,6 +209,17 @@ def load_model(
     if INTEGER in meta:
         return IntegerTinychat(integer_of(state, meta, str(path))).eval(), workload
     return workload.build(size, path), workload
+
+
+def check_float(model: nn.Module, named: str) -> None:
+    """Raise SpeedproofError for a network of tinychat in integers, or with its encoding: methods work on neither.
+
+    ``named`` is the option and what was given to it.
+    """
+    if isinstance(model, IntegerTinychat):
+        raise SpeedproofError(f"{named} is a network in integers, which no method trains: give the float network")
+    if isinstance(model, TextTinychat):
+        raise SpeedproofError(f"{named} is a network behind its encoding: give tinychat, or a file of it, instead")
 
 
 def trained_as(workload: Workload) -> str:

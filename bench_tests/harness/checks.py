@@ -65,6 +65,7 @@ def check_quality(
     for quality, original in zip(found, originals, strict=True):
         record |= _quality_record(quality, original)
     quality, original = found[0], originals[0]
+    record["quality_examples"] = quality.examples
     sign = 1 if quality.higher_is_better else -1
     drop = (original.value - quality.value) * sign
     agreement = float(np.mean(quality.answers == original.answers))
@@ -101,7 +102,6 @@ def _quality_record(quality: Quality, original: Quality) -> Record:
     record: Record = {
         f"quality_{quality.name}": quality.value,
         f"quality_{quality.name}_original": original.value,
-        "quality_examples": quality.examples,
     }
     interval = quality.interval
     if interval is None and set(np.unique(quality.outcomes)) <= {0.0, 1.0}:

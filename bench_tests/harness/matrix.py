@@ -136,7 +136,6 @@ def read_options(option: argparse.Namespace) -> Matrix:
         loaded = {spec: load_workload(spec, choice) for spec in _workloads(option)}
     _check_names(loaded)
     _check_data(loaded, option)
-    _check_experiments([workload.name for workload in loaded.values()], option)
     backends = _usual_backends(option) if option.backend == "all" else _names("--backend", option.backend)
     with _naming("--backend"):
         for name in backends:
@@ -151,6 +150,9 @@ def read_options(option: argparse.Namespace) -> Matrix:
         if recipe.name in (known.name for known in recipes.values()):
             raise SpeedproofError(f"--recipe {name}: another one is called {recipe.name} too; rename the file")
         recipes[name] = recipe
+    _check_experiments(
+        [workload.name for workload in loaded.values()], backends, [recipe.name for recipe in recipes.values()], option
+    )
     sizes = None if option.size is None else _numbers("--size", option.size)
     batches = None if option.batch is None else _numbers("--batch", option.batch)
     for workload in loaded.values():
@@ -222,18 +224,22 @@ def is_for(experiment: str, workload: str, backend: str = "", recipe: str = "") 
     return kinds.get(experiment, True)
 
 
-def _check_experiments(workloads: Sequence[str], option: argparse.Namespace) -> None:
+def _check_experiments(
+    workloads: Sequence[str], backends: Sequence[str], recipes: Sequence[str], option: argparse.Namespace
+) -> None:
     """Refuse an experiment that would measure nothing."""
-    named = () if option.backend == "all" else _names("--backend", option.backend)
-    if set(named) & set(FIRMWARE) and "test_firmware.py" not in experiments(option):
-        raise SpeedproofError(
-            f"--backend {option.backend}: firmware is measured by bench_tests/test_firmware.py; name it"
-        )
     for experiment in sorted(experiments(option)):
-        if not any(is_for(experiment, workload) for workload in workloads):
+        fitting = [name for name in workloads if is_for(experiment, name)]
+        if not fitting:
             raise SpeedproofError(
                 f"--workload {','.join(workloads)}: {experiment} is not made for it, but for "
                 f"{', '.join(EXPERIMENTS[experiment])} and students of theirs; leave the option or the file out"
+            )
+        if not any(is_for(experiment, *cell) for cell in product(fitting, backends, recipes)):
+            raise SpeedproofError(
+                f"--backend {option.backend} and --recipe {option.recipe or 'original'}: nothing is left of "
+                f"{experiment}; {' and '.join(FIRMWARE)} go with test_firmware.py alone, and with recipes that end in "
+                f"integers"
             )
 
 
@@ -243,7 +249,7 @@ def _check_data(loaded: Mapping[str, Workload], option: argparse.Namespace) -> N
     if option.spotted is not None and "speech" not in subjects.values():
         raise SpeedproofError(f"--keyword {option.spotted}: none of {', '.join(loaded)} is about speech; leave it out")
     if option.data in _SUBJECT_OF and (option.spotted or option.data_dir):
-        raise SpeedproofError(f"--data {option.data} has a keyword and no folder of its own; leave the others out")
+        raise SpeedproofError(f"--data {option.data} is complete as it is; leave --keyword and --data-dir out")
     if option.data is None:
         return
     wanted = _SUBJECT_OF.get(option.data, "images")

@@ -156,8 +156,9 @@ def _fastest(rows: Sequence[Record]) -> Record:
 
 def _claim(row: Record) -> str:
     precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
+    against = "the plain engine" if row["clock"] == "cycles" else "PyTorch"
     return (
-        f"{row['backend']}{precision}, {row['speedup']:.2f}x PyTorch "
+        f"{row['backend']}{precision}, {row['speedup']:.2f}x {against} "
         f"[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}] at {row['size']} {row['unit']}, batch {row['batch']}"
     )
 

@@ -77,6 +77,17 @@ def test_stereo_is_averaged(tmp_path):
     assert np.abs(waveform.numpy() - (left + right) / 2).max() < 2**-14
 
 
+def test_channels_that_cancel_out_are_refused(tmp_path):
+    left = sine(SAMPLE_RATE)
+    dither = np.random.default_rng(0).uniform(-(2**-16), 2**-16, left.shape)
+    for right in (-left, -left + dither):
+        said = refused(written(tmp_path / "a.wav", np.stack([left, right], 1)))
+        assert said == " has 2 channels that cancel each other out: give one of them as a mono file"
+    for right in (np.zeros_like(left), -0.99 * left):
+        assert read_audio(written(tmp_path / "a.wav", np.stack([left, right], 1))).abs().max() > 0.002
+    assert not read_audio(written(tmp_path / "a.wav", np.zeros((100, 2)))).any()  # silence is audio
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 32000, 44100, 48000, 96000])
 def test_another_rate_keeps_length_frequency_and_amplitude(tmp_path, rate):
     waveform = read_audio(written(tmp_path / "a.wav", sine(rate), rate))
@@ -154,6 +165,17 @@ def test_files_that_are_no_audio_are_named(tmp_path):
         assert "does not decode (" in refused(tmp_path / name)
     assert "holds no samples" in refused(written(tmp_path / "nothing.wav", np.zeros(0)))
     assert " is of format AIFF: convert it" in refused(written(tmp_path / "a.aiff", np.zeros(9)))
+
+
+def test_a_flac_that_does_not_tell_its_length_is_refused(tmp_path):
+    """As an encoder writes it that cannot go back to the header: the 36 bits of the number of samples are zero."""
+    path = written(tmp_path / "a.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 40_000))
+    content = bytearray(path.read_bytes())
+    assert int.from_bytes(content[18:26], "big") % 2**36 == 40_000
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert " does not tell how long it is" in refused(path)
 
 
 def test_a_truncated_flac_is_no_shorter_clip(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.chat_file import save_npz
 from models.data.chat import MOST_ANSWER, context_features, query_codes, query_features, recent_codes
 from models.errors import SpeedproofError
 from models.integer import KINDS, IntegerLayer, IntegerNet, IntegerTinychat
@@ -80,9 +81,9 @@ def example(query, so_far):
 
 
 def all_active():
-    """A network all of whose 240 neurons, the most that leave room for a stack, are always active."""
-    net = net_of("1bit", (256, 240, 3), shift=0)
-    return IntegerNet((replace(net.layers[0], bias=np.full(240, 20_000, np.int16)), net.layers[1]), 5, "1bit", "ab")
+    """A network of the widest layer that bytes can number, all of whose neurons are always active."""
+    net = net_of("1bit", (256, 256, 3), shift=0)
+    return IntegerNet((replace(net.layers[0], bias=np.full(256, 20_000, np.int16)), net.layers[1]), 5, "1bit", "ab")
 
 
 NETS = {
@@ -95,7 +96,7 @@ NETS = {
     "ternary_dead": net_of("ternary", (256, 5, 5, 4), zeros=0.6, shift=14),
     "1bit": net_of("1bit", (256, 37, 19, 11)),
     "1bit_whole_bytes": net_of("1bit", (256, 32, 8, 4), shift=3),
-    "1bit_240_active": all_active(),
+    "1bit_256_active": all_active(),
 }
 
 
@@ -172,26 +173,78 @@ def test_the_watchdog_does_not_bite_while_the_chip_waits(monkeypatch):
     runner = runner_of(NETS["2bit_lists"])
     whole = runner.answer(b"hello")
     monkeypatch.setattr(simulate, "_MOST_CYCLES", 3 * simulate.FREQUENCY_HZ)
-    with pytest.raises(SpeedproofError, match=r"did not answer b'he'.*timeout"):
-        runner._simulator.ask(b"he")
+    assert runner._simulator._exchange(b"he")[1] == "timeout"
     after = runner._simulator.ask(b"llo\n")
     assert after.text == whole.text
     assert after.starts == 1
 
 
-@needs_tools
-def test_a_chip_that_hangs_is_started_again(monkeypatch, tmp_path):
-    sketch = tmp_path / "sketch"
-    sketch.mkdir()
+def changed_sketch(monkeypatch, tmp_path, *changes):
+    """Firmware is built from a sketch with some text replaced."""
+    (tmp_path / "sketch").mkdir()
     for source in build.SKETCH.iterdir():
-        text = source.read_text().replace("engine_query(query,", "while (length == 7) continue; engine_query(query,")
-        (sketch / source.name).write_text(text)
-    monkeypatch.setattr(build, "SKETCH", sketch)
+        text = source.read_text()
+        for old, new in changes:
+            text = text.replace(old, new)
+        (tmp_path / "sketch" / source.name).write_text(text)
+    monkeypatch.setattr(build, "SKETCH", tmp_path / "sketch")
+
+
+HANG = ("engine_query(query,", "while (length == 7) continue; engine_query(query,")  # at a query of 5 bytes
+
+
+@needs_tools
+def test_the_watchdog_starts_a_chip_that_hangs_again(monkeypatch, tmp_path):
+    net = NETS["ternary_one_layer"]
+    changed_sketch(monkeypatch, tmp_path, HANG)
     monkeypatch.setattr(simulate, "_MOST_CYCLES", 3 * simulate.FREQUENCY_HZ)
-    firmware, _ = build.build_firmware(NETS["ternary_one_layer"])
-    simulator = simulate.Simulator(firmware)
-    with pytest.raises(SpeedproofError, match=r"timeout|crash"):
-        simulator.ask(b"hello\n")
+    simulator = simulate.Simulator(build.build_firmware(net)[0])
+    assert simulator._exchange(b"hello\n")[1] == "timeout"
+    after = simulator.ask(b"hi\n")
+    assert (after.text, after.starts) == (expected(net, b"hi")[0], 2)
+
+
+@needs_tools
+def test_after_a_query_without_an_answer_the_next_one_has_its_own(monkeypatch, tmp_path):
+    net = NETS["ternary_one_layer"]
+    changed_sketch(monkeypatch, tmp_path, HANG)
+    monkeypatch.setattr(simulate, "_MOST_CYCLES", simulate.FREQUENCY_HZ)
+    simulator = simulate.Simulator(build.build_firmware(net)[0])
+    for line in (b"hello\n", b"no end"):
+        with pytest.raises(SpeedproofError, match="did not answer"):
+            simulator.ask(line)
+        after = simulator.ask(b"hi\n")
+        assert np.array_equal(after.logits, expected(net, b"hi")[1])
+        assert after.starts == 1
+
+
+@needs_tools
+def test_what_is_no_line_is_refused_and_leaves_the_chip_alone():
+    net = NETS["ternary_one_layer"]
+    simulator = runner_of(net)._simulator
+    for line in (b"x" * 1000 + b"\n", b"two\nlines\n"):
+        with pytest.raises(SpeedproofError, match="are no line for the chip"):
+            simulator.ask(line)
+        assert np.array_equal(simulator.ask(b"hi\n").logits, expected(net, b"hi")[1])
+    long = simulator.ask(b"x" * 999 + b"\n")
+    assert np.array_equal(long.logits, expected(net, b"x" * 999)[1])
+
+
+@needs_tools
+@pytest.mark.parametrize("less", [1, 0, -1])
+def test_a_stack_that_has_no_room_left_is_seen(less, monkeypatch, tmp_path):
+    net = NETS["1bit"]
+    measured = runner_of(net)
+    room = build.UNO.sram_bytes - measured.firmware.sram_bytes
+    left = measured.stack_bytes - less
+    assert left >= build.SMALLEST_STACK_BYTES
+    pad = f"static volatile uint8_t pad[{room - left}];\nvoid setup() {{\n  pad[0] = 1;"
+    changed_sketch(monkeypatch, tmp_path, ("void setup() {", pad))
+    if less < 0:
+        assert runner_of(net).stack_bytes == measured.stack_bytes
+        return
+    with pytest.raises(SpeedproofError, match=f"variables leave {left} bytes, and the stack has no room left"):
+        runner_of(net)
 
 
 @needs_tools
@@ -219,6 +272,11 @@ def test_too_big_says_by_how_many_bytes_of_which_memory():
     net = net_of("2bit", (256, 256, 192, 128, 40))
     with pytest.raises(SpeedproofError, match=r"bytes of flash are [\d,]+ more than the 32,256"):
         build.build_firmware(net)
+    wide = net_of("2bit", (256,) * 11 + (40,))
+    with pytest.raises(SpeedproofError, match=r"bytes of flash are [\d,]+ more than the 32,256"):
+        build.build_firmware(wide)
+    with pytest.raises(SpeedproofError, match=r"17\d,\d{3} bytes of flash are 1\d\d,\d{3} more than the 65,536"):
+        build.build_firmware(wide, build.LARGE, plain=True)
     firmware, _ = build.build_firmware(NETS["1bit"])
     room = build.UNO.sram_bytes - firmware.sram_bytes
     firmware.check(room)
@@ -272,6 +330,10 @@ def test_the_sketch_is_what_was_measured(tmp_path, capsys):
     assert main([str(tmp_path / "model.pt"), "-o", str(tmp_path)]) == 0
     assert "tinychat.ino" in capsys.readouterr().out
     sketch = tmp_path / "tinychat"
+    save_npz(tmp_path / "model.npz", net)
+    assert main([str(tmp_path / "model.npz"), "-o", str(tmp_path / "other")]) == 0
+    for source in sketch.iterdir():
+        assert (tmp_path / "other" / "tinychat" / source.name).read_text() == source.read_text()
     assert {path.name for path in sketch.iterdir()} == {"tinychat.ino", "engine.c", "engine.h", "model.h"}
     assert (sketch / "model.h").read_text() == fast_header(net, build.UNO.flash_bytes)
     assert (sketch / "engine.c").read_text() == (build.SKETCH / "engine.c").read_text()
@@ -282,6 +344,25 @@ def test_a_bad_model_makes_no_sketch(tmp_path, capsys):
     assert main([str(tmp_path / "model.npz"), "-o", str(tmp_path / "out")]) == 2
     save_checkpoint(tmp_path / "float.pt", {"state_dict": {"x": torch.zeros(1)}, "meta": {}})
     assert main([str(tmp_path / "float.pt"), "-o", str(tmp_path / "out")]) == 2
+    save_npz(tmp_path / "float.npz", Tinychat(TinychatConfig((8,))))
+    assert main([str(tmp_path / "float.npz"), "-o", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert [line[:6] for line in said] == ["error:"] * 2
+    assert [line[:6] for line in said] == ["error:"] * 3
+    assert "holds a float network" in said[2]
     assert not (tmp_path / "out").exists()
+
+
+@needs_tools
+def test_a_chip_that_is_not_waited_for_starts_anew():
+    net = net_of("2bit", (256, 12, 9), seed=3)
+    runner = runner_of(net)
+    whole = runner.answer(b"hello")
+    assert len(whole.cycles) > 1
+    for _ in range(2):
+        first = runner.answer(b"hello", characters=1)
+        assert np.array_equal(first.logits, whole.logits[:1])
+        assert (first.query_cycles, first.cycles) == (whole.query_cycles, whole.cycles[:1])
+        assert first.starts == 1  # a start that was asked for is none of the watchdog's
+        assert first.stack_bytes == whole.stack_bytes  # what was painted over is not forgotten
+    again = runner.answer(b"hello")
+    assert (again.text, again.cycles) == (whole.text, whole.cycles)

@@ -127,6 +127,13 @@ def test_an_unknown_kind_and_a_network_of_another_class_are_refused():
         bit_network(nn.Linear(4, 2), "1bit")
 
 
+@pytest.mark.parametrize("wide", [TinychatConfig((300, 8)), TinychatConfig((8,), inputs=300)])
+def test_a_layer_too_wide_for_integers_is_refused_before_training(wide):
+    with pytest.raises(SpeedproofError, match="300 inputs, more than the 256 that integers allow"):
+        bit_network(Tinychat(wide), "1bit")
+    assert bit_network(Tinychat(TinychatConfig((256,))), "1bit").sizes().hidden == (256,)
+
+
 def test_a_network_takes_over_the_weights_and_leaves_them_alone():
     plain = Tinychat(TinychatConfig((8, 6)))
     own = bit_network(plain, "2bit")

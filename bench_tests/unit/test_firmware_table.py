@@ -8,7 +8,7 @@ import pytest
 from bench_tests.harness.case import NotMeasuredError
 from bench_tests.harness.firmware import firmware
 from bench_tests.harness.record import Record
-from bench_tests.test_firmware import answers_as_the_reference, reference
+from bench_tests.test_firmware import PLAIN, SHOWN, answers_as_the_reference, reference
 from bench_tests.unit.test_avr import needs_tools, net_of
 from models.data.chat import context_features, query_features
 from models.integer import IntegerTinychat
@@ -19,7 +19,8 @@ from optim.backends.avr import AvrRunner
 from optim.backends.base import Target
 
 ROW: Record = {
-    "recipe": "tiny", "backend": "avr", "chip": "atmega328p", "quality_next_char": 0.671, "parameters": 38_440,
+    "recipe": "tiny", "backend": "avr", "chip": "atmega328p", "quality_next_char": 0.671,
+    "quality_examples": 2_800, "parameters": 38_440,
     "flash_bytes": 11_870, "sram_bytes": 1_003, "cycles_per_character": 32_000.0, "frequency_hz": 16e6, "fits": "yes",
     "speedup": 61.44, "queries": 2, "answers": "HI → HELLO\nWHO → ME",
 }  # fmt: skip
@@ -29,7 +30,7 @@ def test_a_row_tells_memory_time_and_answers():
     lines = firmware({"a": ROW, "other": {"backend": "eager"}})
     (row,) = (line for line in lines if line.startswith("| tiny"))
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        "tiny, avr", "atmega328p", "67.1%", "38,440", "11,870", "1,003", "32,000", "2.00", "yes", "61.4",
+        "tiny, avr", "atmega328p", "67.1% of 2,800", "38,440", "11,870", "1,003", "32,000", "2.00", "yes", "61.4",
     ]  # fmt: skip
     assert lines[-4:] == [
         "tiny answers 2 queries as the integer reference does, such as",
@@ -46,8 +47,7 @@ def test_no_firmware_is_no_table():
 class Run:
     """A session with one network as firmware."""
 
-    def __init__(self, net, examples):
-        self.settings = SimpleNamespace(examples=examples)
+    def __init__(self, net):
         self._module = TextTinychat(IntegerTinychat(net)).eval()
 
     def module(self, case):
@@ -61,25 +61,27 @@ class Run:
         return load_backend("avr").compile(self._module, example, "fp32", Target())
 
 
-CASE = SimpleNamespace(workload="tinychat_text", recipe="tiny", size=64)
+CASE = SimpleNamespace(workload="tinychat_text", recipe="tiny", size=64, backend="avr")
 
 
 @needs_tools
 def test_answers_are_the_references_and_cost_what_they_cost(monkeypatch):
     net = net_of("2bit", (256, 12, 9), seed=3)
-    found = answers_as_the_reference(CASE, Run(net, 5))
-    assert (found["queries"], len(found["answers"].splitlines())) == (5, 5)
+    found = answers_as_the_reference(CASE, Run(net))
+    everyone = set(load_workload("tinychat_text", DataChoice("own_sentences")).data("test", 64).queries)
+    assert (found["queries"], len(found["answers"].splitlines())) == (len(everyone), SHOWN)
+    assert answers_as_the_reference(SimpleNamespace(**{**vars(CASE), "backend": PLAIN}), Run(net))["queries"] <= 50
     assert 0 < found["cycles_per_character"] <= found["most_cycles_of_a_character"]
     ask = AvrRunner.answer
 
-    def one_bit_off(self, query, recent=b""):
-        answer = ask(self, query, recent)
+    def one_bit_off(self, *line):
+        answer = ask(self, *line)
         answer.logits[-1, 0] ^= 1
         return answer
 
     monkeypatch.setattr(AvrRunner, "answer", one_bit_off)
     with pytest.raises(NotMeasuredError, match=r"firmware: the chip answers .* or with other logits"):
-        answers_as_the_reference(CASE, Run(net, 5))
+        answers_as_the_reference(CASE, Run(net))
 
 
 def test_the_reference_goes_on_with_its_own_characters():

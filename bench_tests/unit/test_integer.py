@@ -1,3 +1,5 @@
+import contextlib
+import tokenize
 from itertools import pairwise
 
 import numpy as np
@@ -6,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.chat_file import read_network
 from models.data.fetch import data_root
 from models.errors import SpeedproofError
 from models.integer import KINDS, IntegerLayer, IntegerNet, IntegerTinychat, integer_net, pack, read_released, unpack
+from models.tinychat import Tinychat
 
 RELEASED = data_root() / "z80ai-tinychat" / "model.npz"
 kinds = st.sampled_from(sorted(KINDS))
@@ -71,9 +75,9 @@ def test_torch_is_exact_in_the_widest_layer_with_the_largest_activations(kind):
     wide[1::2] = smallest
     layers = (
         IntegerLayer(np.full((256, 256), -1, np.int8), np.full(256, 2**15 - 1, np.int16), 0),
-        IntegerLayer(wide, np.full(256, -(2**15), np.int16), 0),
+        IntegerLayer(wide[:96], np.full(96, -(2**15), np.int16), 0),  # as many classes as there are characters
     )
-    net = IntegerNet(layers, 7, kind, "x" * 255)
+    net = IntegerNet(layers, 7, kind, "".join(map(chr, range(32, 127))))
     counts = np.zeros((2, 256), np.uint8)
     counts[1, :3] = 1
     assert net.logits(counts)[0].tolist() == slowly(net, counts[0])
@@ -155,6 +159,10 @@ def layer(inputs=3, outputs=2, *, weight=1, shift=0, dtype=np.int8):
         ((layer(dtype=np.int16),), {}, "found int16"),
         ((layer(shift=15),), {}, "a shift of 15 bits"),
         ((layer(),), {"characters": "abc"}, "2 classes and 3 characters"),
+        ((layer(outputs=3),), {"characters": "aa"}, "the characters 'aa': expected different printable ASCII"),
+        ((layer(),), {"characters": "\n"}, "expected different printable ASCII"),
+        ((layer(),), {"characters": "é"}, "expected different printable ASCII"),
+        ((layer(outputs=256),), {"characters": "x" * 255}, "expected different printable ASCII"),
     ],
 )
 def test_an_impossible_network_is_one_sentence(layers, options, said):
@@ -189,6 +197,8 @@ def test_a_file_in_the_released_form_is_read(tmp_path):
         {"_architecture": np.array(b"not json")},
         {"_architecture": np.array(b'{"input_size": 5, "hidden_sizes": [3], "num_classes": 2}')},
         {"fc1_weight": np.full((3, 4), 3, np.int8)},
+        {"fc1_weight": np.full((3, 4), "a")},
+        {"_architecture": np.array(b'{"input_size": 4, "hidden_sizes": [3], "num_classes": "2"}')},
     ],
 )
 def test_a_file_that_is_not_whole_is_one_sentence(tmp_path, changes):
@@ -204,6 +214,32 @@ def test_a_missing_and_a_truncated_file_are_one_sentence(tmp_path):
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SpeedproofError, match=r"truncated or no model\.npz"):
         read_released(tmp_path / "half.npz")
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, tokenize.TokenError, RecursionError])
+def test_whatever_the_readers_raise_is_one_sentence(tmp_path, monkeypatch, error):
+    path = released(tmp_path / "model.npz")
+
+    def broken(*_, **__):
+        raise error("it is\nbroken")
+
+    monkeypatch.setattr(np, "load", broken)
+    for read in (read_released, read_network):
+        with pytest.raises(SpeedproofError, match="truncated") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@given(st.data())
+def test_a_file_with_some_bytes_changed_is_a_network_or_one_sentence(tmp_path_factory, data):
+    path = released(tmp_path_factory.mktemp("npz") / "model.npz")
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    for read in (read_released, read_network):
+        with contextlib.suppress(SpeedproofError):
+            assert isinstance(read(path), IntegerNet | Tinychat)
 
 
 @pytest.mark.skipif(not RELEASED.is_file(), reason=f"no released network at {RELEASED}")

@@ -101,6 +101,10 @@ def test_the_command_compares_files_with_the_first(tmp_path, monkeypatch, capsys
     rows = [line for line in said.splitlines() if line.startswith("| net")]
     assert [row.split("|")[1].strip() for row in rows] == ["net0", "net1", "net0", "net1"]
     assert all("state" in row for row in rows[2:])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "net0.pt").rename(tmp_path / "other" / "net1.pt")
+    assert judge.main(["net1.pt", "other/net1.pt", "--minutes", "1"]) == 0
+    assert "| other/net1.pt" in capsys.readouterr().out  # of one name, their paths tell them apart
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,16 @@ import torch
 
 from bench_tests.gate.accuracy import judge_outcomes
 from bench_tests.harness.session import predictor
+from bench_tests.test_firmware import reference
+from bench_tests.unit.test_avr import needs_tools
+from models.data.chat import data_name, query_codes
 from models.data.images import image_root
 from models.detection import paired_auc_difference, paired_error_ratio
 from models.errors import SpeedproofError
+from models.tinychat import TextTinychat
 from models.workload import DataChoice, load_workload
 from optim.backends import load_backend
+from optim.backends.avr import AvrRunner
 from optim.backends.base import Target, is_quantized
 from optim.command import load_model
 
@@ -73,7 +78,7 @@ def test_the_smallest_spotter_is_80_times_smaller_and_as_good(happy):
     choice, clips = happy
     labels, speakers = clips.clips.labels, clips.clips.speakers
     original, bytes_before = on_clips("speech_happy_baseline.pt", choice, clips.features)
-    smallest, bytes_after = on_clips("speech_happy_smallest.pt", choice, clips.features)
+    smallest, bytes_after = on_clips("speech_happy_kws_smallest.pt", choice, clips.features)
     assert bytes_before / bytes_after >= 80
     assert paired_error_ratio(original, smallest, labels, speakers).estimate <= 1.5
     _, low, high = paired_auc_difference(original, smallest, labels, speakers)
@@ -82,3 +87,33 @@ def test_the_smallest_spotter_is_80_times_smaller_and_as_good(happy):
 
 def test_kept_spotters_are_small_together():
     assert sum(file.stat().st_size for file in (WEIGHTS / "kws").rglob("*.*")) < 2.5e6
+
+
+CHATS = {  # next characters of the 2,800 that are right at least, and the bytes of flash that are there at most
+    "2bit": (0.66, 32_256),
+    "1bit": (0.635, 10_240),
+}
+
+
+@needs_tools
+@pytest.mark.parametrize("kind", CHATS)
+def test_a_kept_chat_network_is_as_good_and_as_small_as_the_report_says(kind):
+    if data_name(DataChoice()) != "z80ai":
+        pytest.skip("the data of record, z80ai's, are not on this machine")
+    model, workload = load_model(
+        str(WEIGHTS / "tinychat" / f"z80ai_tinychat_{kind}.pt"), DataChoice(), None, "--recipe"
+    )
+    chats = workload.data("test", 64)
+    right, flash_bytes = CHATS[kind]
+    assert (model.net.logits(chats.features).argmax(1) == chats.targets).mean() >= right
+    text = load_workload("tinychat_text", DataChoice())
+    runner = load_backend("avr").compile(TextTinychat(model).eval(), text.example(64, 1, 0), "fp32", Target())
+    assert isinstance(runner, AvrRunner)
+    for query in list(dict.fromkeys(chats.queries))[::20]:
+        said, logits = reference(model.net, query)
+        answer = runner.answer(query_codes(query).tobytes().rstrip(b"\0"))
+        assert answer.text.decode() == said
+        assert np.array_equal(answer.logits, logits)
+    facts = runner.facts()
+    assert facts["fits"] == "yes"
+    assert facts["flash_bytes"] <= flash_bytes

@@ -36,7 +36,7 @@ class Loudness:
 def stream(monkeypatch):
     """The stand-in for a trained network."""
     made = Loudness()
-    monkeypatch.setattr(listen, "_weights", lambda options: Path("happy.pth"))
+    monkeypatch.setattr(listen, "_weights", lambda options: (Path("happy.pth"), options.keyword or "happy"))
     monkeypatch.setattr(listen, "_stream", lambda weights, samples: made)
     return made
 
@@ -107,7 +107,7 @@ def test_the_real_time_factor_counts_computing_only(tmp_path, capsys, stream, mo
         ([], "“happy” not heard in 10.0 s: at most 0.10 probable"),
         ([3.0], "“happy” heard once in 10.0 s: at 3.1 s"),
         ([1.0, 2.5], "“happy” heard 2 times in 10.0 s: at 1.1, 2.6 s"),
-        ([0.1, 1.4, 2.7, 4.0, 5.3, 6.6, 7.9], "“happy” heard 7 times in 10.0 s: at 0.2, 1.5, 2.8, 4.1, 5.4, 6.7, … s"),
+        ([1.1, 2.4, 3.7, 5.0, 6.3, 7.6, 8.9], "“happy” heard 7 times in 10.0 s: at 1.2, 2.5, 3.8, 5.1, 6.4, 7.7, … s"),
     ],
 )
 def test_the_picture_says_what_was_found(tmp_path, capsys, stream, loud_s, title):
@@ -144,8 +144,9 @@ def test_bad_input_is_one_sentence_and_no_work(tmp_path, capsys, stream):
         ((tmp_path,), "is a folder"),
         ((), "give either a WAV or FLAC file or --microphone SECONDS"),
         ((audio, "--microphone", 3), "give either"),
-        (("--microphone", -1), "expected seconds above 0"),
-        (("--microphone", "nan"), "expected seconds above 0"),
+        (("--microphone", -1), "--microphone -1: expected 0 to 86,400 seconds"),
+        (("--microphone", "nan"), "--microphone nan: expected 0 to 86,400 seconds"),
+        (("--microphone", 1e308), "expected 0 to 86,400 seconds"),
         ((audio, "--threshold", 1.5), "--threshold 1.5: expected a probability between 0 and 1"),
         ((audio, "--threshold", "nan"), "expected a probability"),
         ((audio, "--chunk-ms", 0), "--chunk-ms 0: expected 1 to 10000"),
@@ -169,6 +170,21 @@ def test_without_weights_it_says_how_to_make_them(tmp_path, capsys, monkeypatch)
     assert "no trained weights for 'bed' at weights/kws/speech_bed_baseline.pt" in err
     assert "`python -m optim.train --workload kws --keyword bed`" in err
     assert "no weights at none.pth" in run(capsys, audio, "--weights", "none.pth", code=2)[1]
+
+
+def test_the_word_is_that_of_the_weights(tmp_path, capsys):
+    config = CrnnConfig(channels=2, gru=8)
+    file, audio = tmp_path / "cat.pt", recording(tmp_path / "a.wav", [], seconds=1.2)
+    meta = {"crnn": {"channels": 2, "gru": 8}, "data": "speech_cat"}
+    save_checkpoint(file, {"state_dict": Spotter(config).state_dict(), "meta": meta})
+    assert "cat heard" in run(capsys, audio, "--weights", file, code=0)[0]
+    _, err = run(capsys, audio, "--weights", file, "--keyword", "happy", code=2)
+    assert "was trained to spot 'cat', not 'happy': give --keyword cat, or weights of 'happy'" in err
+
+
+def test_nothing_is_heard_in_the_first_second_or_in_silence(tmp_path, capsys, stream):
+    assert "heard 0 times" in run(capsys, recording(tmp_path / "a.wav", [0.2]), code=0)[0]
+    assert "heard once" in run(capsys, recording(tmp_path / "b.wav", [0.8]), code=0)[0]  # it lasts beyond it
 
 
 def test_an_interrupted_run_says_so(tmp_path, capsys, stream, monkeypatch):
@@ -203,7 +219,8 @@ def test_a_clip_ends_with_the_probability_of_the_whole(tmp_path, capsys, weights
     heard = listen.listen(clip.split(chunk_ms * SAMPLE_RATE // 1000), stream, "happy", 0.99)
     assert heard.probabilities[-1] == pytest.approx(offline, abs=1e-5)
     assert heard.seconds == heard.times_s[-1] == heard.times_s[-2] == 1.0
-    highest = max(heard.probabilities)
+    # Before a second is over, nothing counts as heard.
+    highest = max(p for p, time_s in zip(heard.probabilities, heard.times_s, strict=True) if time_s >= 1)
     out, _ = run(
         capsys, tmp_path / "a.wav", "--weights", weights, "--chunk-ms", chunk_ms, "--threshold", highest, code=0
     )
@@ -237,18 +254,18 @@ class Microphone:
 
     def read(self, samples):
         self.blocks += 1
-        return np.full((samples, 1), 0.9 if self.blocks == 4 else 0.0, np.float32), self.blocks == 5
+        return np.full((samples, 1), 0.9 if self.blocks == 14 else 0.0, np.float32), self.blocks == 15
 
 
 def test_the_microphone_is_heard(capsys, stream, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "sounddevice", SimpleNamespace(InputStream=Microphone, PortAudioError=PortAudioError)
     )
-    out, err = run(capsys, "--microphone", 0.95, code=0)
-    assert out.splitlines()[0].split() == ["0.400", "s", "happy", "0.900"]
-    assert "happy heard once in 1.0 s of the microphone" in out
-    assert err == "audio was lost before 0.4 s\n"
-    assert stream.lengths == [1600] * 10
+    out, err = run(capsys, "--microphone", 1.95, code=0)
+    assert out.splitlines()[0].split() == ["1.400", "s", "happy", "0.900"]
+    assert "happy heard once in 2.0 s of the microphone" in out
+    assert err == "audio was lost before 1.4 s\n"
+    assert stream.lengths == [1600] * 20
 
 
 def test_no_library_and_no_microphone(capsys, stream, monkeypatch):

@@ -133,7 +133,7 @@ def test_good_values():
 
 
 def test_speech_takes_a_keyword_and_no_images():
-    with pytest.raises(SpeedproofError, match="--data synthetic_tones has a keyword and no folder of its own"):
+    with pytest.raises(SpeedproofError, match="--data synthetic_tones is complete as it is"):
         read("--workload=kws", "--keyword=rising", "--data=synthetic_tones")
     with pytest.raises(SpeedproofError, match="unknown data set 'synthetic_tones': expected one of digits"):
         read("--workload=resnet18", "--data=synthetic_tones")
@@ -162,10 +162,10 @@ def test_an_experiment_that_measures_nothing_is_refused(experiment, workload, fi
     assert is_for(experiment, workload) == fits
     options = argparse.Namespace(recipe=None, backend="all", file_or_dir=[f"bench_tests/{experiment}"])
     if fits:
-        _check_experiments([workload, "resnet18"], options)
+        _check_experiments([workload, "resnet18"], ["eager", "avr"], ["original", "tinychat_2bit"], options)
     else:
         with pytest.raises(SpeedproofError, match=f"--workload {workload}: {experiment} is not made for it"):
-            _check_experiments([workload], options)
+            _check_experiments([workload], ["eager", "avr"], ["original", "tinychat_2bit"], options)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,13 @@ def test_firmware_has_backends_and_recipes_of_its_own():
     assert _usual_backends(firmware_options("test_tinychat.py")) == backend_names()
     assert {"tinychat_2bit", "tinychat_1bit"} <= set(_usual_recipes(alone))
     assert _usual_recipes(both) == ("original", *_usual_recipes(alone))
-    with pytest.raises(SpeedproofError, match=r"--backend avr: firmware is measured by bench_tests/test_firmware\.py"):
-        _check_experiments(["tinychat_text"], firmware_options("test_tinychat.py", backend="avr"))
+    for file, backend, recipe in (
+        ("test_tinychat.py", "avr", "tinychat_2bit"),
+        ("test_firmware.py", "eager", "tinychat_2bit"),
+        ("test_firmware.py", "avr", "original"),
+    ):
+        with pytest.raises(SpeedproofError, match=f"--backend {backend} and --recipe .*: nothing is left of {file}"):
+            _check_experiments(["tinychat_text"], [backend], [recipe], firmware_options(file, backend=backend))
 
 
 def test_defaults_are_the_workloads_own():

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from models.data import synthetic
+from models.data import speech, synthetic
 from models.data.__main__ import main
 from models.data.audio import SAMPLE_RATE
 from models.data.speech import FEWEST_CLIPS, SYNTHETIC, background, data_name, speech_root, speech_split
 from models.data.splits import SPLITS, speaker_of, split_files, which_split, word_of
 from models.errors import SpeedproofError
-from models.workload import DataChoice
+from models.workload import DataChoice, load_workload
 
 TONES = DataChoice(SYNTHETIC)
 
@@ -201,6 +201,13 @@ def test_a_folder_that_cannot_serve_is_one_sentence(tmp_path, monkeypatch):
     assert said.startswith(f"--keyword 'happy': no Speech Commands at {tmp_path / 'speech_commands_v0.01'}: fetch them")
 
 
+def of_record(monkeypatch, root: Path) -> None:
+    """Make a folder's clips, empty files as they are, those of record."""
+    names = sorted(path.relative_to(root).as_posix() for path in root.glob("*/*.*"))
+    monkeypatch.setattr(speech, "_RECORD", hashlib.sha256("\n".join(names).encode()).hexdigest())
+    speech._own_clips.cache_clear()
+
+
 def test_the_data_set_is_found_in_the_data_root_else_tones_take_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("SPEEDPROOF_DATA", str(tmp_path))
     assert speech_root(DataChoice()) is None
@@ -211,6 +218,7 @@ def test_the_data_set_is_found_in_the_data_root_else_tones_take_its_place(tmp_pa
     }
     for version, name in names.items():
         fill(tmp_path / version, {"sheila": 100, "no": 9}, "empty")
+        of_record(monkeypatch, tmp_path / version)
         assert speech_root(DataChoice()) == tmp_path / version
         assert data_name(DataChoice()) == name
         assert data_name(DataChoice("speech", tmp_path / version)) == name
@@ -224,22 +232,36 @@ def test_other_clips_and_other_splits_have_other_names(tmp_path, monkeypatch):
     fill(root, {"yes": 120, "no": 60}, "empty")
     fill(tmp_path / "my clips", {"yes": 120, "no": 60}, "empty")
     assert data_name(DataChoice("speech", tmp_path / "my clips", "yes")) == "speech_yes_my_clips"
-    of_record = DataChoice("speech", keyword="yes")
-    assert data_name(of_record) == "speech_yes"
+    usual = DataChoice("speech", keyword="yes")
+    assert re.fullmatch("speech_yes_clips_[0-9a-f]{8}", data_name(usual))
+    of_record(monkeypatch, root)
+    assert data_name(usual) == data_name(DataChoice("speech", root, "yes")) == "speech_yes"
 
     assert main(["split", "speech"]) == 0  # the rule, written down
     split_files.cache_clear()
-    assert data_name(of_record) == "speech_yes"
+    assert data_name(usual) == "speech_yes"
     rule = json.loads((root / "split.json").read_text())
     names = []
     for split in SPLITS:
         (root / "split.json").write_text(json.dumps({**rule, split: rule[split][1:]}))
         split_files.cache_clear()
-        names.append(data_name(of_record))
+        names.append(data_name(usual))
     assert len(set(names)) == len(SPLITS)
     assert all(re.fullmatch("speech_yes_split_[0-9a-f]{8}", name) for name in names)
     split_files.cache_clear()
-    assert data_name(of_record) == names[-1]
+    assert data_name(usual) == names[-1]
+
+
+def test_every_copy_of_other_clips_has_a_name_of_its_own(tmp_path, monkeypatch):
+    names: list[str] = []
+    for words in ({"yes": 120, "no": 60}, {"yes": 120, "no": 61}, {"yes": 120, "on": 60}):
+        copy = tmp_path / str(len(names))
+        monkeypatch.setenv("SPEEDPROOF_DATA", str(copy))
+        fill(copy / "speech_commands_v0.01", words, "empty")
+        names.append(data_name(DataChoice(keyword="yes")))
+        assert not load_workload("kws", DataChoice(keyword="yes")).weights(1000).own
+    assert len(set(names)) == 3
+    assert all(re.fullmatch("speech_yes_clips_[0-9a-f]{8}", name) for name in names)
 
 
 def test_the_split_is_written_and_read_back(tmp_path, capsys):
@@ -353,13 +375,20 @@ def test_tones_are_always_the_same():
     assert torch.equal(first[2][0], (synthetic.tone(first.files[2]) * 2**15).round() / 2**15)
 
 
-def test_the_real_data_set_is_as_published():
+def test_the_real_data_set_is_as_published(monkeypatch):
     root = Path(os.environ.get("SPEEDPROOF_DATA", "data")) / "speech_commands_v0.01"
     if not root.is_dir():
         pytest.skip(f"no Speech Commands at {root}: set SPEEDPROOF_DATA to the folder that holds speech_commands_v0.01")
     choice = DataChoice("speech", root, "happy")
     files = split_files(root)
     assert sum(map(len, files.values())) in (64_721, 8_558)  # as published, or the part of it that we keep
+    kept = sum(map(len, files.values())) == 8_558 and not (root / "split.json").is_file()
+    monkeypatch.setenv("SPEEDPROOF_DATA", str(root.parent))
+    assert (data_name(DataChoice(keyword="happy")) == "speech_happy") == kept
+    if kept:  # with the weights of record
+        monkeypatch.chdir(Path(__file__).parents[2])
+        weights = load_workload("kws", DataChoice(keyword="happy")).weights(1000)
+        assert (weights.path, weights.own) == (Path("weights/kws/speech_happy_baseline.pt"), True)
     assert len({word_of(file) for file in files["train"]}) == 30
     clips = speech_split(choice, "test", 1000)
     assert clips.waveforms.shape == (len(files["test"]), SAMPLE_RATE)

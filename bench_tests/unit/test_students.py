@@ -1,5 +1,7 @@
 """Students of the keyword spotter: their names, and the convolutional network against its equations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,7 @@ def test_a_students_name_is_its_sizes(name, kind, count):
     [
         "kws_", "kws_tiny", "kws_cnn_gru16", "kws_gru", "kws_gru5x5", "kws_kernel5", "kws_cnn_x", "kws_chanels4",
         "kws_mels20", "kws_classes3", "kws_cnn_mels20", "kws_streaming_", "kws_streaming_mels20", "kws_waveform_gru16",
+        "kws_channels4_channels8", "kws_cnn_hidden20_hidden20", "kws_streaming_gru16_gru8",
     ],
 )  # fmt: skip
 def test_what_names_no_sizes_is_no_student(name):
@@ -100,6 +103,32 @@ def test_a_clip_too_short_is_refused():
         Cnn()(torch.zeros(1, 40, 29))
 
 
+@pytest.mark.parametrize("make", [Cnn, Crnn])
+@pytest.mark.parametrize("shape", [(1, 16_000), (40, 101), (1, 80, 101), (1, 1, 40, 101)])
+def test_what_is_no_log_mel_is_one_sentence(make, shape):
+    with pytest.raises(SpeedproofError) as caught:
+        make()(torch.zeros(shape))
+    assert str(caught.value) == (
+        f"an input of shape {shape} does not fit: expected log-mels (batch, 40, frames), which models.logmel.LogMel "
+        f"makes of waveforms"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest"),
+    [
+        ("kws_gru16", 190), ("kws_kernel5x30", 290), ("kws_cnn_hidden20", 290), ("kws_cnn_kernel8x20_span3", 290),
+        ("kws_kernel5x2", 13), ("kws_cnn_kernel8x1_span1", 13),  # 201 samples, which the front end needs
+    ],
+)  # fmt: skip
+def test_the_smallest_size_is_the_shortest_clip_that_a_student_takes(name, smallest):
+    workload = load_workload(name, TONES)
+    assert workload.smallest_size == smallest
+    assert workload.build(smallest, None)(*workload.example(smallest, 1, 1)).shape == (1, 2)
+    with pytest.raises(SpeedproofError, match=r"too (few|short)"):
+        workload.build(smallest, None)(*workload.example(smallest - 1, 1, 1))
+
+
 def test_a_student_finds_its_weights_and_refuses_anothers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained = Cnn(CnnConfig(hidden=20))
@@ -111,8 +140,22 @@ def test_a_student_finds_its_weights_and_refuses_anothers(tmp_path, monkeypatch)
     assert found.own
     own = workload.build(1000, found.path)
     assert torch.equal(own.classify.weight, trained.classify.weight)
-    with pytest.raises(SpeedproofError, match=r"parts\.weight"):
-        load_workload("kws_cnn", TONES).build(1000, found.path)
+    assert workload.weights(500) == replace(
+        found, description="synthetic_tones_cnn_hidden20.pt, trained at 1000 ms", own=False
+    )
+    with pytest.raises(SpeedproofError) as caught:
+        load_workload("kws_cnn_hidden16", TONES).build(1000, found.path)
+    assert "holds a CNN of 2 channels, kernel 8 x 10, 9 bands, hidden 20, span 5 where one of" in str(caught.value)
+    assert "2 channels, kernel 8 x 10, 9 bands, hidden 16, span 5 was expected" in str(caught.value)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    workload = load_workload("kws_cnn_hidden20", TONES)
+    no_channels = {"conv.weight": torch.zeros(0, 1, 8, 10), "parts.weight": torch.zeros(20, 0, 5)}
+    for state in (Crnn().state_dict(), no_channels):
+        save_checkpoint(tmp_path / "other.pt", {"state_dict": state, "meta": {}})
+        with pytest.raises(SpeedproofError, match="does not fit Cnn"):
+            workload.build(1000, tmp_path / "other.pt")
 
 
 @pytest.mark.parametrize("name", ["kws_gru16", "kws_streaming_gru16"])

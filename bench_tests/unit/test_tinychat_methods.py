@@ -19,6 +19,7 @@ from optim.distill import distill
 from optim.prune import PruneConfig, parameters, prune, sparsity
 from optim.prune.__main__ import main as prune_command
 from optim.quantize.__main__ import main as quantize_command
+from optim.quantize.config import QAT
 from optim.recipe import RECIPES, Recipe, follow, pipeline
 from optim.recipe.__main__ import main as recipe_command
 from optim.saved import load_saved, save_model
@@ -257,7 +258,42 @@ def test_the_command_quantizes_to_bits(network, tmp_path, capsys):
     wrong = ("--quantization-method", "static", "--progressive")
     assert "--progressive goes with" in run(capsys, quantize_command, *usual, *wrong, code=2)
     again = ("--model", path, "--data", "own_sentences", "--save-path", path, "--quantization-method", "1bit")
-    assert "IntegerTinychat cannot be quantized to 1bit" in run(capsys, quantize_command, *again, code=2)
+    assert "is a network in integers, which no method trains" in run(capsys, quantize_command, *again, code=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (quantize_command, ("--quantization-method", "1bit")),
+        (quantize_command, ("--quantization-method", "static")),
+        (quantize_command, ("--quantization-method", "bf16")),
+        (prune_command, ("--pruning-method", "structured")),
+        (prune_command, ("--sensitivity",)),
+    ],
+)
+def test_commands_refuse_networks_that_no_method_trains(command, options, network, tmp_path, capsys):
+    made = IntegerTinychat(integers_of(bit_network(network, "1bit"), SMALL, BitsConfig("1bit")))
+    integer, plain, path = tmp_path / "integer.pt", tmp_path / "plain.pt", tmp_path / "out.pt"
+    save_model(integer, made, SMALL, SIZE, {})
+    save_model(plain, network, SMALL, SIZE, {})
+    save = () if "--sensitivity" in options else ("--save-path", path)
+    taught = ("--fine-tune",) if command is prune_command else ()
+    cases = [((integer,), "in integers"), (("tinychat_text_hidden16x12",), "behind its encoding")]
+    if not {"--sensitivity", "static", "bf16"} & set(options):
+        cases += [((plain, "--teacher", integer, *taught), "in integers")]
+    for given, words in cases:
+        said = run(capsys, command, "--model", *given, "--data", "own_sentences", *save, *options, code=2)
+        assert words in said
+        assert said.count("\n") == 1
+    assert not path.exists()
+
+
+def test_the_help_tells_the_schedule_of_each_method(capsys):
+    with pytest.raises(SystemExit):
+        quantize_command(["--help"])
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert f"passes over the data ({QAT.epochs}; 2bit, ternary, 1bit: {TUNE.epochs})" in said
+    assert f"peak learning rate ({QAT.lr:g}; 2bit, ternary, 1bit: {TUNE.lr:g})" in said
 
 
 @pytest.mark.parametrize("option", [("--save-path", "x.pt"), ("--model", "tinychat"), ("--size", "64"), ("--orders",)])

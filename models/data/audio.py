@@ -28,15 +28,17 @@ SUFFIXES = {".wav", ".flac"}
 FORMATS = {"WAV", "WAVEX", "RF64", "FLAC"}  # libsndfile's names
 LOWEST_HZ, HIGHEST_HZ = 8_000, 384_000
 LOUDEST = 2.0  # a float file may overshoot full scale, but one in units of 16-bit steps is a mistake
+CANCELLED = 1e-3  # of the channels' peak, -60 dB: no recording's mean is so much quieter, but dither's is
 BLOCK_VALUES = 1 << 20
+_UNKNOWN_LENGTH = 2**63 - 1  # what libsndfile says of a FLAC whose header has no number of samples
 
 
 def read_audio(path: Path) -> Tensor:
     """Samples of a WAV (8 to 32 bit, or float) or FLAC file: float32 (samples,), mono, 16 kHz, within -1..1.
 
     Stereo is averaged, other rates from 8 to 384 kHz are resampled, and what overshoots full scale is clipped. Raises
-    SpeedproofError, in one sentence, for a file that is missing, empty, truncated, of another format or rate, or that
-    holds NaN, infinity or values of another scale.
+    SpeedproofError, in one sentence, for a file that is missing, empty, truncated, of another format or rate, that does
+    not tell its length, or that holds NaN, infinity, values of another scale or channels that cancel each other out.
     """
     if path.is_dir():
         raise SpeedproofError(f"audio {path} is a folder: expected a WAV or FLAC file")
@@ -72,14 +74,20 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
 
 def _mono(path: Path, sound: soundfile.SoundFile) -> np.ndarray:
     """All samples as float32 (frames,), the mean over channels."""
+    if sound.frames == _UNKNOWN_LENGTH:  # libsndfile fails at the end of such a file, and truncation would not show
+        raise SpeedproofError(
+            f"audio {path} does not tell how long it is, as a FLAC that was streamed: convert it to WAV, or encode it "
+            f"again into a file"
+        )
     mono = np.empty(sound.frames, np.float32)
-    have = 0
+    have, loudest = 0, 0.0
     while len(block := sound.read(BLOCK_VALUES // sound.channels, dtype="float32", always_2d=True)):  # (frames, C)
         peak = np.abs(block).max()
         if not np.isfinite(peak):
             raise SpeedproofError(f"audio {path} holds NaN or infinite samples: write it again from clean ones")
         if peak > LOUDEST:
             raise SpeedproofError(f"audio {path} holds samples of up to {peak:.4g}: scale them to -1..1")
+        loudest = max(loudest, float(peak))
         mono[have : have + len(block)] = block.mean(1)
         have += len(block)
     if have < sound.frames:
@@ -88,4 +96,8 @@ def _mono(path: Path, sound: soundfile.SoundFile) -> np.ndarray:
         )
     if not have:
         raise SpeedproofError(f"audio {path} holds no samples: remove it or record it again")
+    if sound.channels > 1 and max(mono.max(), -mono.min()) < CANCELLED * loudest:
+        raise SpeedproofError(
+            f"audio {path} has {sound.channels} channels that cancel each other out: give one of them as a mono file"
+        )
     return mono

@@ -15,6 +15,7 @@ from optim.command import (
     add_data_options,
     add_fields,
     check_data,
+    check_float,
     check_save_path,
     chosen_size,
     data_choice,
@@ -24,7 +25,8 @@ from optim.command import (
     use_machine,
 )
 from optim.distill.loss import DistillConfig
-from optim.distill.method import sweep, sweep_table
+from optim.distill.method import best_of, sweep, sweep_table
+from optim.fit import weights_digest
 from optim.kinds import kind_of, score_on_test
 from optim.saved import save_model
 from optim.schedule import described
@@ -84,11 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for alpha in options.alpha:
                 replace(config, temperature=temperature, alpha=alpha).check()
         teacher, _ = load_model(options.teacher, choice, size, "--teacher", trained=True)
+        check_float(teacher, f"--teacher {options.teacher}")
+        check_float(student, f"--student {options.student}")
         student.to(options.device)
         student, rows = sweep(teacher, student, workload, config, options.temperature, options.alpha, options.save_path)
         score = kind_of(workload, config.size).score
         tested, examples = score_on_test(student, workload, config.size, config.precision)
-        meta = {"method": "distill", "config": described(config), "sweep": rows, f"test_{score.key}": tested}
+        made = {"config": described(best_of(rows, config, score)), "sweep": rows, f"test_{score.key}": tested}
+        meta = {"method": "distill", "teacher": options.teacher, "teacher_digest": weights_digest(teacher), **made}
         save_model(options.save_path, student.cpu(), workload, config.size, meta)
         if len(rows) > 1:
             print(sweep_table(rows, score))

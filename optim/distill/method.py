@@ -114,6 +114,12 @@ def sweep(
     return best, rows
 
 
+def best_of(rows: Sequence[dict[str, float]], config: DistillConfig, score: Score) -> DistillConfig:
+    """The config of a sweep's best student: the first with the highest score."""
+    best = max(rows, key=lambda row: row[f"validation_{score.key}"])
+    return replace(config, temperature=best["temperature"], alpha=best["alpha"])
+
+
 def sweep_table(rows: Sequence[dict[str, float]], score: Score) -> str:
     """Validation score of a sweep: temperatures down, alphas across, the best one marked."""
     key = f"validation_{score.key}"

@@ -21,6 +21,7 @@ from optim.command import (
     add_data_options,
     add_fields,
     check_data,
+    check_float,
     check_save_path,
     chosen_size,
     data_choice,
@@ -170,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choice = data_choice(options)
         _check_kind(options)
         model, workload = load_model(options.model, choice, options.size, "--model")
+        check_float(model, f"--model {options.model}")
         check_data(options, workload)
         size, precision = chosen_size(options.size, workload), options.precision or DistillConfig.precision
         config = _config(options, workload, size)
@@ -185,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable()
             seen = config.fine_tune.teacher_size or size  # type: ignore[union-attr]
             teacher, _ = load_model(options.teacher, choice, seen, "--teacher", trained=True)
+            check_float(teacher, f"--teacher {options.teacher}")
         columns, paths = {"before": _facts(model, workload, size, precision)}, []
         for amount in _amounts(options):
             own, path, name = replace(config, amount=amount), options.save_path, "after"

@@ -17,11 +17,12 @@ from models.workload import DataChoice, Workload
 from optim.backends.base import PRECISIONS, computes_in_int8
 from optim.backends.cache import check_writable
 from optim.backends.eager import weight_bytes
-from optim.bits import BitsConfig, quantize_bits
+from optim.bits import TUNE, BitsConfig, quantize_bits
 from optim.command import (
     add_data_options,
     add_fields,
     check_data,
+    check_float,
     check_save_path,
     chosen_size,
     data_choice,
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--teacher", metavar="MODEL", help=f"qat, 2bit, 1bit, ternary: learn from its logits too; {models}")
     for name, (field, kind, usage) in FINE_TUNING.items():
         add(f"--{name.replace('_', '-')}", type=kind, metavar="N" if kind is int else "X",
-            help=f"{usage} ({getattr(QAT, field):g})")  # fmt: skip
+            help=f"{usage} ({getattr(QAT, field):g}; {', '.join(BITS)}: {getattr(TUNE, field):g})")  # fmt: skip
     return parser
 
 
@@ -160,12 +161,14 @@ def _bits_config(options: argparse.Namespace, size: int) -> BitsConfig:
 def _to_bits(options: argparse.Namespace, choice: DataChoice) -> None:
     """Quantize to fewer than eight bits, write the result and say what it is."""
     model, workload = load_model(options.model, choice, options.size, "--model")
+    check_float(model, f"--model {options.model}")
     check_data(options, workload)
     config = _bits_config(options, chosen_size(options.size, workload))
     size = config.fine_tune.size
     teacher = None
     if options.teacher:
         teacher, _ = load_model(options.teacher, choice, size, "--teacher", trained=True)
+        check_float(teacher, f"--teacher {options.teacher}")
     before, bytes_before = first_quality(model, workload, size, "test"), weight_bytes(model)
     result = quantize_bits(model, workload, config, teacher=teacher, keep=options.save_path)
     after = first_quality(result, workload, size, "test")
@@ -193,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _to_bits(options, choice)
             return
         model, workload = load_model(options.model, choice, options.size, "--model")
+        check_float(model, f"--model {options.model}")
         check_data(options, workload)
         config = _config(options, workload)
         model.to(options.device)
@@ -208,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             teacher = None
             if options.teacher:
                 teacher, _ = load_model(options.teacher, choice, config.size, "--teacher", trained=True)
+                check_float(teacher, f"--teacher {options.teacher}")
             result = quantize(model, workload, config, teacher=teacher, keep=options.save_path).cpu()
             after = first_quality(result, workload, config.size, "test")
             print(coverage_int8(result).words if computes_in_int8(result) else "weights in int8, computed in float")

@@ -29,7 +29,8 @@ def save(path: Path, module: nn.Module, workload: Workload, meta: Mapping[str, A
     found = getattr(module, "meta", {}).get(QUANTIZATION)
     if found is None:
         raise SpeedproofError(f"{type(module).__name__} is no quantized module: expected what quantize() gives")
-    content = {**meta, "workload": workload.spec or workload.name, QUANTIZATION: found}
+    told = {"workload": workload.spec or workload.name, "data": workload.data_name}
+    content = {**meta, **told, QUANTIZATION: found}
     save_checkpoint(path, {"state_dict": module.state_dict(), "meta": content})
 
 

@@ -42,15 +42,15 @@ class AvrRunner(CycleRunner):
         self._layers = layers
         self._simulator = Simulator(firmware)
 
-    def answer(self, query: bytes, recent: bytes = b"") -> Answer:
-        """Send a query, with the answer so far if any, and wait for the rest of the answer.
+    def answer(self, query: bytes, recent: bytes = b"", characters: int = 0) -> Answer:
+        """Send a query, with the answer so far if any, and wait for the rest of the answer, or for some characters.
 
         Raises SpeedproofError for a query with a newline, carriage return or TAB, which mean something on the line, an
         answer so far with them, and where the chip has no room for the stack.
         """
         if any(byte in query + recent for byte in b"\n\r\t"):
             raise SpeedproofError(f"the query {query!r} holds a newline, carriage return or TAB: leave them out")
-        answer = self._simulator.ask(query + b"\t" + recent + b"\n")
+        answer = self._simulator.ask(query + b"\t" + recent + b"\n", characters)
         self.stack_bytes = answer.stack_bytes
         self.firmware.check(answer.stack_bytes)
         return answer
@@ -62,7 +62,7 @@ class AvrRunner(CycleRunner):
                 f"the firmware answers one query at a time: expected query (1, 64) and recent (1, {RECENT}), found "
                 f"{tuple(query.shape)} and {tuple(recent.shape)}"
             )
-        answer = self.answer(bytes(query[0].tolist()).split(b"\0")[0], bytes(recent[0].tolist()))
+        answer = self.answer(bytes(query[0].tolist()).split(b"\0")[0], bytes(recent[0].tolist()), 1)
         self.cycles = answer.query_cycles + answer.cycles[0]
         return (torch.from_numpy(answer.logits[:1].astype(np.float32)),)
 
@@ -146,7 +146,8 @@ class AvrPlain(Avr):
         if any(isinstance(part, IntegerTinychat) for part in module.modules()) or not linears:
             return super()._net(module)
         layers = tuple(_rounded(linear) for linear in linears)
-        return IntegerNet(layers, 5, "2bit", "?" * (len(layers[-1].bias) - 1))
+        characters = "".join(map(chr, range(ord(" "), ord(" ") + len(layers[-1].bias) - 1)))
+        return IntegerNet(layers, 5, "2bit", characters)
 
 
 _PLAIN_STACK_BYTES = 192  # measured: 159

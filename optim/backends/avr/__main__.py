@@ -7,17 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.chat_file import read_network
 from models.errors import SpeedproofError
-from models.integer import IntegerNet, read_released
-from models.integer_files import INTEGER, integer_of
-from models.weights import read_checkpoint
+from models.integer import IntegerNet
 from optim.backends.avr.build import UNO, build_firmware, missing_compiler, write_sketch
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 is success, 2 bad input told in one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="python -m optim.backends.avr", description=__doc__)
-    parser.add_argument("model", type=Path, help="an integer network (.pt) of optim.recipe, or a model.npz of z80ai's")
+    parser.add_argument("model", type=Path, help="an integer network of optim.recipe (.pt), its .npz, or z80ai's")
     parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="where tinychat/ is put")
     options = parser.parse_args(argv)
     try:
@@ -39,12 +38,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _net(path: Path) -> IntegerNet:
-    if path.suffix == ".npz":
-        return read_released(path)
-    state, meta = read_checkpoint(path)
-    if INTEGER not in meta:
-        raise SpeedproofError(f"{path} holds no integer network: give what a recipe of tinychat in integers wrote")
-    return integer_of(state, meta, str(path))
+    network = read_network(path)
+    if not isinstance(network, IntegerNet):
+        raise SpeedproofError(
+            f"{path} holds a float network, which no AVR computes: give what a recipe of tinychat in integers wrote"
+        )
+    return network
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class Chip:
 
 UNO = Chip("atmega328p", 32_256, 2_048)
 # Instructions take as long, and there is room for a network that does not fit on an UNO.
-LARGE = Chip("atmega1284p", 130_560, 16_384)
+# Of its 128 KiB of flash the engine's pgm_read reaches the first 64 KiB alone: a pointer has 16 bits.
+LARGE = Chip("atmega1284p", 65_536, 16_384)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def _compile(folder: Path, engine: Path, chip: Chip) -> None:
         objects.append(str(folder / f"{source.stem}.o"))
         language = ["-x", "c", "-std=gnu99"] if source.suffix == ".c" else ["-x", "c++", "-std=gnu++11"]
         _run(["avr-gcc", *common, *language, "-c", str(source), "-o", objects[-1]])
-    # The linker knows of larger chips, so that what does not fit is told by the byte.
-    region = "--defsym=__TEXT_REGION_LENGTH__=128K"
+    # The linker is told of a flash larger than any, so that what does not fit is told by the byte.
+    region = "--defsym=__TEXT_REGION_LENGTH__=8M"
     linking = [f"-mmcu={chip.name}", f"-Wl,--gc-sections,{region}"]
     _run(["avr-gcc", *linking, *objects, "-o", str(folder / "firmware.elf")])
 

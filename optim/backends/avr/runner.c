@@ -1,7 +1,8 @@
 /* Runs a firmware in simavr and answers requests, one a line on stdin, one a line on stdout.
  *
  *   runner FIRMWARE.elf MCU SUMS COUNT END       addresses of the logits and of the end of the static variables
- *   request: MAXIMUM-CYCLES HEX-BYTES            bytes for the serial port; it ends with a newline from the chip
+ *   request: MAXIMUM-CYCLES MOST HEX-BYTES       bytes for the serial port; it ends with a newline from the chip, or
+ *                                                after so many characters, with which the chip is started anew
  *   reply:   the bytes of the answer in hex, or - ; "timeout" or "crash" where there is no end to it; starts of the
  *            chip so far; whether the watchdog is on; the most bytes of stack so far; cycles of the query; then for each
  *            character its cycles and, after a colon, the logits at its end
@@ -19,8 +20,8 @@
 enum { GPIOR0 = 0x3e, GPIOR2 = 0x4b, WDTCSR = 0x60, WDE = 1 << 3, PAINT = 0xC5, MOST = 1024 };
 
 static avr_t *avr;
-static unsigned starts, sums, count, end;
-static int ready = 1, finished, characters;
+static unsigned starts, sums, count, end, most_stack;
+static int ready = 1, finished, characters, most;
 static unsigned char answer[MOST], line[4 * MOST];
 static int answered;
 static avr_cycle_count_t begun, query_cycles, cycles[MOST];
@@ -34,6 +35,7 @@ static void on_mark(avr_t *a, avr_io_addr_t address, uint8_t value, void *unused
   if (value == 4 && characters < MOST) {
     cycles[characters] = a->cycle - begun;
     memcpy(logits[characters++], a->data + sums, 2 * count);
+    if (characters == most) finished = 1;
   }
 }
 
@@ -62,7 +64,15 @@ static void on_full(avr_irq_t *irq, uint32_t value, void *unused) {
 static unsigned stack_bytes(void) {
   unsigned lowest = end;
   while (lowest <= avr->ramend && avr->data[lowest] == PAINT) lowest++;
-  return avr->ramend + 1 - lowest;
+  if (most_stack < avr->ramend + 1 - lowest) most_stack = avr->ramend + 1 - lowest;
+  return most_stack;
+}
+
+static int listening(void) { /* runs the chip until it listens */
+  avr_cycle_count_t until = avr->cycle + 200000;
+  int state = cpu_Running;
+  while (avr->cycle < until && state == cpu_Running) state = avr_run(avr);
+  return state;
 }
 
 static void silent(avr_t *a, const int level, const char *format, va_list arguments) {
@@ -86,11 +96,11 @@ int main(int argc, char **argv) {
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUTPUT), on_output, NULL);
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUT_XON), on_ready, NULL);
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUT_XOFF), on_full, NULL);
-  int state = cpu_Running;
-  while (avr->cycle < 200000 && state == cpu_Running) state = avr_run(avr); /* until it listens */
+  int state = listening();
   while (fgets((char *)line, sizeof line, stdin)) {
     char *hex;
     avr_cycle_count_t limit = avr->cycle + strtoull((char *)line, &hex, 10), next = avr->cycle;
+    most = strtoul(hex, &hex, 10);
     while (*hex == ' ') hex++;
     finished = answered = characters = 0;
     query_cycles = 0;
@@ -114,6 +124,12 @@ int main(int argc, char **argv) {
     }
     printf("\n");
     fflush(stdout);
+    if (finished && most && characters == most) {
+      avr_reset(avr);
+      ready = 1;
+      state = listening();
+      starts--;
+    }
   }
   return 0;
 }

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SpeedproofError
-from optim.backends.avr.build import HERE, INSTALL, Firmware, works
+from optim.backends.avr.build import HERE, INSTALL, SRAM_START, Firmware, works
 from optim.backends.cache import artefact
 
 FREQUENCY_HZ = 16_000_000
 _RUNNER = HERE / "runner.c"
 _COMPILE = ("cc", "-O2", "-I/usr/include/simavr")
 _MOST_CYCLES = 60 * FREQUENCY_HZ  # of the chip's time a line
+_MOST_BYTES = 1_000  # of a line, which the runner reads in hex
 
 
 @cache
@@ -76,6 +77,10 @@ class Simulator:
 
     def __init__(self, firmware: Firmware) -> None:
         self._firmware = firmware
+        self._start()
+
+    def _start(self) -> None:
+        firmware = self._firmware
         addresses = [str(number) for number in (firmware.sums_address, firmware.classes, firmware.end_address)]
         self._process = subprocess.Popen(
             [str(_runner()), str(firmware.elf), firmware.chip.name, *addresses],
@@ -86,27 +91,27 @@ class Simulator:
         )
         self.close = weakref.finalize(self, _end, self._process)
 
-    def ask(self, line: bytes) -> Answer:
+    def ask(self, line: bytes, characters: int = 0) -> Answer:
         """Send bytes, at the port's speed, and wait for a newline; what is no line of its own needs ``\\n`` at its end.
 
-        Raises SpeedproofError where none comes within a minute of the chip's time, or the simulator dies.
+        After so many ``characters``, 0: any number, the chip is not waited for, but started anew. Raises
+        SpeedproofError for more than 1,000 bytes or several lines; and, with a new chip for the next line, where
+        nothing comes within a minute of the chip's time, the stack fills all memory, or the simulator dies.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(f"{_MOST_CYCLES} {line.hex()}\n")
-            self._process.stdin.flush()
-            reply = self._process.stdout.readline().split()
-        except OSError:
-            reply = []
-        if len(reply) < 6 or reply[1] != "answered":
+        if len(line) > _MOST_BYTES or b"\n" in line[:-1]:
             raise SpeedproofError(
-                f"the firmware {self._firmware.elf} did not answer {line[:40]!r} on the simulated "
-                f"{self._firmware.chip.name} ({reply[1] if len(reply) > 1 else 'the simulator ended'}): this is a "
-                f"fault in the engine, or the network does not leave room for the stack"
+                f"{len(line):,} bytes that begin with {line[:40]!r} are no line for the chip: expected at most "
+                f"{_MOST_BYTES:,}, and a newline at their end alone"
             )
-        text, _, starts, watchdog, stack, query, *characters = reply
-        pairs = [character.split(":") for character in characters]
+        reply = self._exchange(line, characters)
+        try:
+            self._check(line, reply)
+        except SpeedproofError:
+            self.close()
+            self._start()  # else the next answer could be this line's
+            raise
+        text, _, starts, watchdog, stack, query, *computed = reply
+        pairs = [character.split(":") for character in computed]
         logits = np.array([values.split(",") for _, values in pairs], np.int16)
         return Answer(
             b"" if text == "-" else bytes.fromhex(text),
@@ -117,6 +122,32 @@ class Simulator:
             int(starts),
             watchdog == "1",
         )
+
+    def _exchange(self, line: bytes, characters: int = 0) -> list[str]:
+        """The words of the runner's reply, see runner.c; none where it has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{_MOST_CYCLES} {characters} {line.hex()}\n")
+            self._process.stdin.flush()
+            return self._process.stdout.readline().split()
+        except OSError:
+            return []
+
+    def _check(self, line: bytes, reply: list[str]) -> None:
+        firmware = self._firmware
+        room = SRAM_START + firmware.chip.sram_bytes - firmware.end_address
+        if len(reply) >= 6 and int(reply[4]) >= room:  # how far it went beyond is not seen
+            raise SpeedproofError(
+                f"the network is too big for the {firmware.chip.name}: its variables leave {room:,} bytes, and the "
+                f"stack has no room left in them; prune it"
+            )
+        if len(reply) < 6 or reply[1] != "answered":
+            raise SpeedproofError(
+                f"the firmware {firmware.elf} did not answer {line[:40]!r} on the simulated {firmware.chip.name} "
+                f"({reply[1] if len(reply) > 1 else 'the simulator ended'}): this is a fault in the engine, or the "
+                f"network does not leave room for the stack"
+            )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
