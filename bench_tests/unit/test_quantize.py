@@ -599,7 +599,10 @@ def test_the_command_casts_weights(tmp_path, capsys, method):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--quantization-method", "int3"], "'int3': expected one of static, dynamic, qat, weights, bf16, fp16"),
+        (
+            ["--quantization-method", "int3"],
+            "'int3': expected one of static, dynamic, qat, weights, 2bit, ternary, 1bit, bf16, fp16",
+        ),
         (["--model", "resnet19"], "--model resnet19: neither a weights file nor one of"),
         (["--save-path", "/"], "--save-path /: this is a folder"),
         (["--calibration-images", 0], "--calibration-images 0: expected from 1"),

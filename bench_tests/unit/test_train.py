@@ -313,7 +313,7 @@ def test_a_loss_that_is_no_number_keeps_the_weights_that_were_there(tmp_path, mo
 @pytest.mark.parametrize(
     ("workload", "said"),
     [
-        (replace(TOY, data=lambda split, size: None), "workload toy has no data to train on: its data"),
+        (replace(TOY, data=lambda split, size: None), "workload toy has no data to train on: data"),
         (
             replace(TOY, build=lambda size, weights: build(size, weights, 7)),
             "has 7 outputs and its data synthetic 4 classes",
