@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from models.command import run
 from models.crnn import Crnn
 from models.data.audio import SAMPLE_RATE
-from models.data.speech import NOISE_FOLDER, Clips, background, data_name, speech_split
+from models.data.speech import NOISE_FOLDER, Clips, background, data_name
 from models.detection import (
     Interval,
     far_frr_area_interval,
@@ -49,8 +50,8 @@ from models.stitched import (
     threshold_of_miss_rate,
 )
 from models.streaming import Stream, StreamingCrnn
-from models.workload import DataChoice
-from optim.command import load_model, run
+from models.workload import DataChoice, load_workload
+from optim.command import load_model
 
 CHUNK = SAMPLE_RATE // 10
 MLPERF_MINUTES = 20.0
@@ -239,7 +240,7 @@ def _run(options: argparse.Namespace) -> None:
     spotters = [
         _spotter(spec, stem if short else spec, choice) for spec, stem in zip(options.models, stems, strict=True)
     ]
-    splits = [LogMels(speech_split(choice, split, CLIP_MS)) for split in ("validation", "test")]
+    splits = [load_workload("kws", choice).data(split, CLIP_MS) for split in ("validation", "test")]
     keywords = max(1, round(2.5 * options.minutes))  # 50 in 20 minutes
     validation, test = (
         stitched(

@@ -27,12 +27,13 @@ from bench_tests.harness.fingerprint import Fingerprint, check_threads, fingerpr
 from bench_tests.harness.layer_table import report
 from bench_tests.harness.layer_times import Profile, profile
 from bench_tests.harness.roofline import Ceiling, ceiling
+from models.command import run
 from models.errors import SpeedproofError
 from models.weights import check_writable, save_json
 from models.workload import Tensors, Workload, load_workload, workload_names
 from optim.backends import cache
 from optim.backends.base import Target, first_line
-from optim.command import add_data_options, data_choice, run, use_machine
+from optim.command import add_data_options, data_choice, use_machine
 
 
 def _parser() -> argparse.ArgumentParser:

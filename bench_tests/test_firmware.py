@@ -1,21 +1,23 @@
 """Tinychat as firmware of an Arduino UNO, in exact clock cycles of a simulated chip.
 
-``pytest bench_tests/test_firmware.py --benchmark-json run.json``. Before anything is counted, the chip's answers to the
-validation queries, all of them, must be those of the integer reference, every logit bit for bit. The
-cycles of a case are those of a query and its first character, which a history's gate compares exactly; the table tells
-those of a character over whole answers, the query's part shared.
+``pytest bench_tests/test_firmware.py --benchmark-json run.json``. Before anything is counted, the chip's answers to all
+validation queries must be those of the integer reference, every logit bit for bit; the plain engine's to the first 50.
+The cycles of a case are those of a query and its first character, which a history's gate compares exactly; the table
+tells those of a character over whole answers, the query's part shared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from bench_tests.harness.case import Case, NotMeasuredError
 from bench_tests.harness.record import Record
 from bench_tests.harness.session import Session
 from bench_tests.harness.timing import case_clock
-from models.data.chat import MOST_ANSWER, context_features, query_codes, query_features
+from models.chatting import Text, encode_counts, respond
+from models.data.chat import query_codes
 from models.integer import IntegerNet, IntegerTinychat
 from optim.backends.avr import AvrRunner
 
@@ -62,12 +64,11 @@ def answers_as_the_reference(case: Case, session: Session) -> Record:
 
 def reference(net: IntegerNet, query: str) -> tuple[str, np.ndarray]:
     """The answer to a query and the logits int16 (characters, classes) on the way, in numpy."""
-    answer, rows = "", []
-    while len(answer) < MOST_ANSWER:
-        counts = np.concatenate([query_features(query), context_features(answer)])
-        rows.append(net.logits(counts[None])[0])
-        label = int(rows[-1].argmax())
-        if label == len(net.characters):
-            break
-        answer += net.characters[label]
-    return answer, np.array(rows)
+    rows: list[np.ndarray] = []
+
+    def ask(texts: Sequence[Text]) -> torch.Tensor:
+        rows.append(net.logits(encode_counts(texts)[0].numpy()))
+        return torch.from_numpy(rows[-1])
+
+    (answer,) = respond(ask, [query], net.characters)
+    return answer, np.concatenate(rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tabulate import tabulate
 
 from models.chat_file import Network, as_module, characters_in, read_network, save_npz, sizes_in
 from models.chatting import Ask, asking, encode_counts, qualities, respond
+from models.command import run
 from models.data.chat import MOST_QUERY, OWN, chat_split, data_name
 from models.errors import SpeedproofError
 from models.integer import IntegerNet
@@ -140,12 +142,4 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when it is done, 2 for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        options.action(options)
-    except SpeedproofError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run(partial(options.action, options), "interrupted")

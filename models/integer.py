@@ -23,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from models.data.chat import are_characters
 from models.errors import SpeedproofError
 
 Int8 = NDArray[np.int8]
@@ -70,7 +71,7 @@ class IntegerNet:
                 f"an integer network of {len(self.layers)} layers and input shift {self.input_shift}: expected layers, "
                 f"and a shift from 0 to {MOST_INPUT_SHIFT}"
             )
-        if len(set(self.characters)) < len(self.characters) or not all(" " <= one <= "~" for one in self.characters):
+        if not are_characters(self.characters):
             raise SpeedproofError(
                 f"an integer network of the characters {self.characters!r}: expected different printable ASCII "
                 f"characters, one for each class but the end mark"

@@ -160,16 +160,20 @@ def _build(make: type[Crnn], config: CrnnConfig | None, size: int, weights: Path
     return build_crnn(make, weights, config)
 
 
-def word_of_weights(meta: Mapping[str, Any]) -> str | None:
-    """The word that a checkpoint of real speech was trained on; None where its meta data do not tell."""
-    data = meta.get("data") or (meta.get("config") or {}).get("data") or ""
+def word_in(data: str) -> str | None:
+    """The word in the name of a data set of real speech; None where it is of anything else."""
     return data.split("_")[1] if data.startswith("speech_") else None
 
 
-def check_word(meta: Mapping[str, Any], keyword: str, where: str) -> None:
-    """Raise SpeedproofError for weights that are known to be of another word."""
+def word_of_weights(meta: Mapping[str, Any]) -> str | None:
+    """The word that a checkpoint of real speech was trained on; None where its meta data do not tell."""
+    return word_in(meta.get("data") or (meta.get("config") or {}).get("data") or "")
+
+
+def check_word(meta: Mapping[str, Any], keyword: str | None, where: str) -> None:
+    """Raise SpeedproofError for weights that are known to be of another word; None: any."""
     word = word_of_weights(meta)
-    if word is not None and word != keyword:
+    if None not in (word, keyword) and word != keyword:
         raise SpeedproofError(
             f"{where} was trained to spot {word!r}, not {keyword!r}: give --keyword {word}, or weights of {keyword!r}"
         )

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.command import run
 from models.crnn import build_crnn
 from models.data.audio import SAMPLE_RATE, read_audio
 from models.errors import SpeedproofError
@@ -214,15 +215,7 @@ def _run(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 when all was heard, 2 for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except SpeedproofError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run(partial(_run, options), "interrupted: nothing was written")
 
 
 if __name__ == "__main__":

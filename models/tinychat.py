@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.data.chat import BUCKETS, RECENT
+from models.data.chat import BUCKETS, RECENT, are_characters
 from models.errors import SpeedproofError
 from models.weights import built, read_checkpoint
 
@@ -43,8 +43,7 @@ class TinychatConfig:
         """Raise SpeedproofError for sizes that make no network."""
         sizes = (*self.hidden, self.inputs)
         whole = all(isinstance(size, int) and 1 <= size <= LARGEST for size in sizes)
-        known = isinstance(self.characters, str) and self.characters.isascii() and self.characters.isprintable()
-        if not whole or not known or not 0 < len(self.characters) == len(set(self.characters)):
+        if not whole or not self.characters or not are_characters(self.characters):
             raise SpeedproofError(
                 f"{self} makes no network: expected sizes of 1 to {LARGEST} and different printable ASCII characters"
             )

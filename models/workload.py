@@ -66,6 +66,10 @@ def _as_built(size: int) -> Weights:
     return Weights(None, "as built", own=True)
 
 
+# What a workload is about, by what its sizes are counted in.
+SUBJECTS: Mapping[str, str] = {"px": "images", "ms": "speech", "chars": "chats"}
+
+
 @dataclass(frozen=True)
 class Workload:
     """A model with its examples and its quality.

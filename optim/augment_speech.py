@@ -1,8 +1,8 @@
 """Training views of clips of speech: shifted, in noise, louder or fainter, and with parts of the spectrum missing.
 
 1. The clip is shifted by up to 100 ms, and where it is asked for made faster or slower about its middle, which makes it
-   higher or lower too (Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015): a small network that
-   never heard a child's voice does not know it. Silence moves in.
+   higher or lower too (Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015): clips of "happy" that
+   small networks missed were understood at another speed. Silence moves in.
 2. Background noise, cut out at random, is added at a random signal-to-noise ratio; a quarter of the clips stay as they
    are. Without them a network never sees digital silence, the log of 1e-9, and errs where a clip is padded with it: 1 -
    ROC AUC of the CRNN on "happy" was 0.0019, against 0.0007 on the same clips with hardly audible noise.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,16 @@ from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
 from models.integer import IntegerTinychat
 from models.integer_files import INTEGER, integer_of
-from models.kws import check_word
+from models.kws import check_word, word_in
 from models.tinychat import TextTinychat
 from models.weights import check_writable, read_checkpoint
-from models.workload import DataChoice, Workload, known_workload, load_workload, workload_names
+from models.workload import SUBJECTS, DataChoice, Workload, known_workload, load_workload, workload_names
 from optim.backends.base import QUANTIZATION
 from optim.chat import ChatData
 from optim.kinds import kind_of
 from optim.schedule import CHAT, DIGITS, SPEECH
 from optim.speech import SpeechData
 
-_SUBJECTS = {"px": "images", "ms": "speech", "chars": "chats"}  # by what sizes are counted in
 # Options that go with one subject alone.
 _SUBJECT_OF = {
     "masking": "speech", "speed": "speech", "start_share": "images", "end_share": "images", "teacher_size": "images",
@@ -106,7 +104,7 @@ def _kind_of(folder: Path) -> str:
 
 def check_data(options: argparse.Namespace, workload: Workload) -> None:
     """Raise SpeedproofError for options about data that the workload would not look at."""
-    subject = _SUBJECTS.get(workload.size_unit, "images")
+    subject = SUBJECTS.get(workload.size_unit, "images")
     if options.keyword is not None and subject != "speech":
         raise SpeedproofError(f"--keyword {options.keyword}: {workload.name} is not about speech; leave it out")
     if options.data is not None and subject == "speech":
@@ -143,7 +141,7 @@ def schedule(options: argparse.Namespace, names: Mapping[str, str], workload: Wo
     """
     workload.check_size(size)
     found = given(options, names)
-    subject = _SUBJECTS[kind_of(workload, size).score.unit]
+    subject = SUBJECTS[kind_of(workload, size).score.unit]
     for name in found:
         if (wanted := _SUBJECT_OF.get(name, subject)) != subject:
             raise SpeedproofError(f"--{name.replace('_', '-')} goes with {wanted}; {workload.name} is about {subject}")
@@ -198,8 +196,7 @@ def load_model(
             f"give pkg.module:OBJECT"
         )
     workload = load_workload(named, data)
-    if workload.data_name.startswith("speech_"):
-        check_word(meta, workload.data_name.split("_")[1], f"{option} {path}")
+    check_word(meta, word_in(workload.data_name), f"{option} {path}")
     size = chosen_size(size, workload)
     workload.check_size(size)
     if QUANTIZATION in meta:
@@ -254,18 +251,3 @@ def megabytes(size_bytes: float) -> str:
     """A size in MB with three significant digits: small networks have thousandths of one."""
     size = size_bytes / 1e6
     return f"{size:.3g}" if size < 999.5 else f"{size:.0f}"
-
-
-def run(
-    body: Callable[[], None], interrupted: str = "interrupted: the same command goes on after the last whole epoch"
-) -> int:
-    """Run a command; 0 when it is done, 2 for bad input, 130 when interrupted."""
-    try:
-        body()
-    except SpeedproofError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
-    return 0

@@ -34,17 +34,16 @@ def save_model(path: Path, model: nn.Module, workload: Workload, size: int, meta
         from optim.quantize import save as save_quantized
 
         save_quantized(path, model, workload, meta)
-    elif isinstance(model, IntegerTinychat):
-        state, made = integer_state(model.net)
-        told = {"workload": workload.name, "data": workload.data_name}
-        save_checkpoint(path, {"state_dict": state, "meta": {**told, **made, **meta}})
+        return
+    if isinstance(model, IntegerTinychat):
+        state, own = integer_state(model.net)
     else:
         state = model.state_dict()
         whole = {name: tensor.shape for name, tensor in workload.build(size, None).state_dict().items()}
         removed = any(whole.get(name, tensor.shape) != tensor.shape for name, tensor in state.items())
-        told = {"workload": workload.spec or workload.name, "data": workload.data_name}
-        own = {**told, "channels_removed": removed, **sizes_of(model)}
-        save_checkpoint(path, {"state_dict": state, "meta": {**own, **meta}})
+        own = {"channels_removed": removed, **sizes_of(model)}
+    told = {"workload": workload.spec or workload.name, "data": workload.data_name}
+    save_checkpoint(path, {"state_dict": state, "meta": {**told, **own, **meta}})
 
 
 def sizes_of(model: nn.Module) -> dict[str, Any]:

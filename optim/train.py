@@ -27,6 +27,7 @@ from typing import Any
 from torch import nn
 
 from models.chat_file import save_npz
+from models.command import run
 from models.errors import SpeedproofError
 from models.tinychat import Tinychat
 from models.weights import (
@@ -48,7 +49,6 @@ from optim.command import (
     add_fields,
     check_data,
     data_choice,
-    run,
     schedule,
     trained_as,
     use_machine,

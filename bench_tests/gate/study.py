@@ -36,11 +36,11 @@ from bench_tests.gate.rates import Run, Samples, rate, replayed
 from bench_tests.gate.trees import Tree
 from bench_tests.harness.case import Settings
 from bench_tests.harness.fingerprint import fingerprint
+from models.command import run as run_command
 from models.errors import SpeedproofError
 from models.weights import check_picture, save_figure, save_json
 from optim.backends.cache import cache_root, check_writable
 from optim.command import check_save_path
-from optim.command import run as run_command
 
 SLOWDOWNS = (0.03, 0.05, 0.10)
 _DRAWN = 1000  # bootstrap runs

@@ -19,7 +19,7 @@ from models.data.chat import OWN
 from models.data.images import DATA_NAMES
 from models.data.speech import SYNTHETIC
 from models.errors import SpeedproofError
-from models.workload import DataChoice, Workload, load_workload, workload_names
+from models.workload import SUBJECTS, DataChoice, Workload, load_workload, workload_names
 from optim.backends import FIRMWARE, backend_names, load_backend
 from optim.backends.base import PRECISIONS, Target
 from optim.backends.cache import check_writable
@@ -34,7 +34,6 @@ EXPERIMENTS: Mapping[str, tuple[str, ...]] = {
     "test_tinychat.py": ("tinychat", "tinychat_text"),
     "test_firmware.py": ("tinychat_text",),
 }
-_SUBJECTS = {"px": "images", "ms": "speech", "chars": "chats"}  # of workloads, by what sizes are counted in
 _SUBJECT_OF = {SYNTHETIC: "speech", OWN: "chats"}  # of data sets; the others are of images
 _INSTEAD = {
     "images": f"one of {', '.join(DATA_NAMES)}",
@@ -245,7 +244,7 @@ def _check_experiments(
 
 def _check_data(loaded: Mapping[str, Workload], option: argparse.Namespace) -> None:
     """Refuse options that the workloads would not look at, or that only some of them have data for."""
-    subjects = {name: _SUBJECTS[workload.size_unit] for name, workload in loaded.items() if ":" not in name}
+    subjects = {name: SUBJECTS[workload.size_unit] for name, workload in loaded.items() if ":" not in name}
     if option.spotted is not None and "speech" not in subjects.values():
         raise SpeedproofError(f"--keyword {option.spotted}: none of {', '.join(loaded)} is about speech; leave it out")
     if option.data in _SUBJECT_OF and (option.spotted or option.data_dir):

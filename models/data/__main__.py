@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.command import run
 from models.data.chat import check_copy
 from models.data.fetch import ARCHIVES, data_root, fetch
 from models.data.speech import no_speech, speech_root
@@ -32,21 +33,17 @@ def main(argv: Sequence[str]) -> int:
         "--to", type=Path, help=f"file (default: {SPLIT_FILE} in that folder, where it is read back)"
     )
     arguments = parser.parse_args(argv)
-    try:
+
+    def body() -> None:
         if arguments.command == "fetch" and arguments.name == CHAT:
             print(check_copy(arguments.to))
         elif arguments.command == "fetch":
             fetch(arguments.name, arguments.to)
         else:
             _split(arguments.data_dir, arguments.to)
-    except SpeedproofError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        stays = f"what was downloaded stays in {arguments.to}; " if arguments.command == "fetch" else ""
-        print(f"interrupted: {stays}the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+
+    stays = f"what was downloaded stays in {arguments.to}; " if arguments.command == "fetch" else ""
+    return run(body, f"interrupted: {stays}the same command goes on")
 
 
 def _split(directory: Path | None, to: Path | None) -> None:

@@ -126,6 +126,13 @@ def characters_of(pairs: Iterable[Pair]) -> str:
     return " " + "".join(sorted(found, key=lambda character: (not character.isalpha(), not character.isdigit())))
 
 
+def are_characters(characters: object) -> bool:
+    """Whether they can be those of a network's classes: different ones of printable ASCII."""
+    if not isinstance(characters, str):
+        return False
+    return characters.isascii() and characters.isprintable() and len(set(characters)) == len(characters)
+
+
 def which_split(query: str) -> str:
     """``train`` or ``validation``, by the query alone."""
     return "validation" if _hash(query) % 100 < 20 else "train"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from models.command import run
 from models.errors import SpeedproofError
 from optim.backends.cache import check_writable
 from optim.command import (
@@ -20,7 +21,6 @@ from optim.command import (
     chosen_size,
     data_choice,
     load_model,
-    run,
     schedule,
     use_machine,
 )

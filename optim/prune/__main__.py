@@ -12,6 +12,7 @@ from typing import Any
 from tabulate import tabulate
 from torch import nn
 
+from models.command import run
 from models.errors import SpeedproofError
 from models.workload import Workload
 from optim.backends.cache import check_writable
@@ -28,7 +29,6 @@ from optim.command import (
     given,
     load_model,
     megabytes,
-    run,
     use_machine,
     usual_schedule,
 )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from models.command import run
 from models.errors import SpeedproofError
 from models.integer import KINDS as BITS
 from models.integer_files import packed_bytes
@@ -30,7 +31,6 @@ from optim.command import (
     load_model,
     megabytes,
     quality_digits,
-    run,
     use_machine,
 )
 from optim.distill import DistillConfig

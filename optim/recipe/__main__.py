@@ -11,6 +11,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+from models.command import run
 from models.errors import SpeedproofError
 from models.weights import WEIGHTS_DIR, spotter_path, tinychat_path
 from models.workload import DataChoice, Workload, load_workload
@@ -25,7 +26,6 @@ from optim.command import (
     load_model,
     megabytes,
     quality_digits,
-    run,
     use_machine,
 )
 from optim.quantize.sensitivity import first_quality

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.chat_file import read_network
+from models.command import run
 from models.errors import SpeedproofError
 from models.integer import IntegerNet
 from optim.backends.avr.build import UNO, build_firmware, missing_compiler, write_sketch
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 is success, 2 bad input told in one sentence on stderr."""
+    """Run the command; 0 is success, 2 bad input told in one sentence on stderr, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m optim.backends.avr", description=__doc__)
     parser.add_argument("model", type=Path, help="an integer network of optim.recipe (.pt), its .npz, or z80ai's")
     parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="where tinychat/ is put")
     options = parser.parse_args(argv)
-    try:
+
+    def body() -> None:
         net = _net(options.model)
         if (reason := missing_compiler()) is None:
             firmware, _ = build_firmware(net)
@@ -30,11 +32,9 @@ def main(argv: Sequence[str]) -> int:
         else:
             print(f"not compiled: {reason}", file=sys.stderr)
         sketch = write_sketch(net, options.output)
-    except SpeedproofError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {sketch}: open {sketch / 'tinychat.ino'} in the Arduino program, board Arduino UNO, and upload")
-    return 0
+        print(f"wrote {sketch}: open {sketch / 'tinychat.ino'} in the Arduino program, board Arduino UNO, and upload")
+
+    return run(body, "interrupted")
 
 
 def _net(path: Path) -> IntegerNet:
