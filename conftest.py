@@ -149,7 +149,8 @@ def pytest_benchmark_compare_machine_info(
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """Add versions, fingerprint, the cases that were not measured and what was asked for."""
-    history.complete_json(output_json, config.stash[SESSION], config.stash[JOURNAL])
+    arguments = config.invocation_params.args
+    history.complete_json(output_json, config.stash[SESSION], config.stash[JOURNAL], arguments)
     config.stash[GATE].complete(output_json)
 
 

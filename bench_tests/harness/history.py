@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,11 @@ def keep_unmeasured(item: pytest.Item, report: pytest.TestReport, journal: Journ
             )
 
 
-def complete_json(output: dict[str, Any], session: Session, journal: Journal) -> None:
-    """Add to pytest-benchmark's JSON what belongs to the run: versions, fingerprint, cases without a number."""
+def complete_json(output: dict[str, Any], session: Session, journal: Journal, arguments: Iterable[str]) -> None:
+    """Add to pytest-benchmark's JSON what belongs to the run, and what a report tells of it.
+
+    Versions, fingerprint, cases without a number, the command, its settings, and what each workload says of itself.
+    """
     for entry in output["benchmarks"]:
         honest = journal.records.get(entry["extra_info"].get("case", ""), {}).get("speedup_over_best_fp32")
         if honest is not None:
@@ -121,6 +125,18 @@ def complete_json(output: dict[str, Any], session: Session, journal: Journal) ->
     output["fingerprint"] = asdict(session.fingerprint)
     output["versions"] = _versions(session)
     output["not_measured"] = journal.not_measured
+    output["command"] = shlex.join(["pytest", *arguments])
+    settings = session.settings
+    output["settings"] = {
+        name: getattr(settings, name) for name in ("device", "threads", "examples", "budget_s", "timeout_s", "seed")
+    }
+    names = {str(record["workload"]) for record in journal.records.values()}
+    output["workloads"] = {
+        name: {
+            fact: getattr(session.workload(name), fact) for fact in ("task", "scenario", "platform", "tolerated_drop")
+        }
+        for name in sorted(names)
+    }
 
 
 def _versions(session: Session) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,10 +71,27 @@ class Recipe:
         return any(isinstance(step, QuantizeConfig | BitsConfig) for step in self.steps)
 
     def description(self) -> str:
-        """All of it as JSON, for the record."""
+        """All of it as JSON, for the record; of a file's steps what the file tells."""
+        if self.file is not None:
+            return json.dumps({**_told(self.file), "file": self.file.name}, sort_keys=True)
         steps = [{"method": METHODS[type(step)], **described(step)} for step in self.steps]
-        made = {"student": self.student, "teacher": self.teacher, "steps": steps}
-        return json.dumps({**made, "file": self.file and self.file.name}, sort_keys=True)
+        return json.dumps(
+            {"student": self.student, "teacher": self.teacher, "steps": steps, "file": None}, sort_keys=True
+        )
+
+
+def _told(file: Path) -> dict[str, Any]:
+    """What a file says of how it was made: the recipe that it is the result of, or the last method and its config.
+
+    Raises SpeedproofError for a file that cannot be read.
+    """
+    meta = read_checkpoint(file)[1]
+    if "recipe" in meta:
+        return dict(json.loads(meta["recipe"]))
+    quantization = (meta.get(QUANTIZATION) or {}).get("config")
+    config = quantization or meta.get("config")
+    steps = [{"method": meta.get("method", "?"), **config}] if config and "method" in meta else []
+    return {"student": meta.get("workload"), "teacher": meta.get("teacher"), "steps": steps}
 
 
 # Fine-tuning, in epochs: enough for the digits and a start for photographs; README tells how to set your own.
