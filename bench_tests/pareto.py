@@ -18,7 +18,7 @@ from typing import Any
 from bench_tests.harness.record import Record, Value
 from models.command import run
 from models.errors import SpeedproofError
-from models.weights import check_picture, save_figure
+from models.files import check_picture, save_figure
 
 # Of a record: what is on the axis, by which factor it is shown, and how it is called.
 COSTS = (("median_s", 1e6, "latency, us"), ("size_bytes", 1e-3, "size, kB"), ("macs", 1e-6, "million MACs"))

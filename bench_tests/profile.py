@@ -29,7 +29,7 @@ from bench_tests.harness.layer_times import Profile, profile
 from bench_tests.harness.roofline import Ceiling, ceiling
 from models.command import run
 from models.errors import SpeedproofError
-from models.weights import check_writable, save_json
+from models.files import check_writable, save_json
 from models.workload import Tensors, Workload, load_workload, workload_names
 from optim.backends import cache
 from optim.backends.base import Target, first_line

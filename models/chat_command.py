@@ -22,9 +22,10 @@ from models.chatting import Ask, asking, encode_counts, qualities, respond
 from models.command import run
 from models.data.chat import MOST_QUERY, OWN, chat_split, data_name
 from models.errors import SpeedproofError
+from models.files import check_writable
 from models.integer import IntegerNet
 from models.integer_files import packed_bytes
-from models.weights import check_writable, tinychat_path
+from models.weights import tinychat_path
 from models.workload import DataChoice, Tensors
 
 _ROWS = 256  # texts a call

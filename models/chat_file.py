@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.errors import SpeedproofError
+from models.files import save_arrays
 from models.integer import IntegerLayer, IntegerNet, IntegerTinychat, read_released
 from models.integer_files import INTEGER, integer_of
 from models.tinychat import Tinychat, TinychatConfig, build_tinychat
-from models.weights import read_checkpoint, save_arrays
+from models.weights import read_checkpoint
 
 Network = Tinychat | IntegerNet
 

@@ -28,10 +28,11 @@ from models.command import run
 from models.crnn import build_crnn
 from models.data.audio import SAMPLE_RATE, read_audio
 from models.errors import SpeedproofError
+from models.files import check_picture, save_figure
 from models.kws import check_word, word_of_weights
 from models.stitched import SETTLING_S, detections
 from models.streaming import Stream, StreamingCrnn
-from models.weights import check_picture, read_checkpoint, save_figure, spotter_path
+from models.weights import read_checkpoint, spotter_path
 
 _NAMED = 6  # detections in a picture's title
 _WARM_UP = 3  # chunks

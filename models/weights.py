@@ -6,28 +6,23 @@ be a bare state dict (torchvision's ``resnet18-f37072fd.pth``) or safetensors. N
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import pickle
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.errors import SpeedproofError
+from models.files import first_line, save
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
-PICTURES = (".png", ".svg", ".pdf")
 WEIGHTS_DIR = Path("weights")
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -91,7 +86,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     except Exception as error:  # a broken file makes the readers raise nearly everything
         raise SpeedproofError(
-            f"{path} is truncated or not a weights file ({_first_line(error)}): fetch or train it again"
+            f"{path} is truncated or not a weights file ({first_line(error)}): fetch or train it again"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -157,70 +152,6 @@ def fit_channels(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             part.out_features, part.in_features = weight.shape
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder, and a file in it for a moment. Raises SpeedproofError where weights could not be kept."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise SpeedproofError(f"cannot write to {folder} ({_first_line(error)}): choose another folder") from error
-
-
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors, numbers and strings, whole or not at all. Raises SpeedproofError if it cannot."""
-    _save(path, lambda scratch: torch.save(content, scratch))
-
-
-def save_json(path: Path, content: dict[str, Any]) -> None:
-    """Write numbers and strings as JSON, whole or not at all. Raises SpeedproofError if it cannot."""
-    save_text(path, json.dumps(content, indent=1))
-
-
-def save_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all. Raises SpeedproofError if it cannot."""
-    _save(path, lambda scratch: scratch.write_text(text))
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an ``.npz``, whole or not at all. Raises SpeedproofError if it cannot."""
-
-    def write(scratch: Path) -> None:
-        with scratch.open("wb") as file:  # of a name, numpy makes another one
-            np.savez(file, allow_pickle=False, **arrays)
-
-    _save(path, write)
-
-
-def check_picture(path: Path, option: str) -> None:
-    """Raise SpeedproofError where `save_figure` could not draw, before any work is done."""
-    if path.is_dir() or path.suffix.lower() not in PICTURES:
-        raise SpeedproofError(
-            f"{option} {path}: expected a file that ends in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}, "
-            f"for example picture.png"
-        )
-    check_writable(path.parent)
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Draw a picture of the format that its name ends in, whole or not at all. Raises SpeedproofError if it cannot."""
-    _save(path, lambda scratch: figure.savefig(scratch, format=path.suffix[1:].lower(), dpi=120))
-
-
-def _save(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary name beside ``path`` and rename."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(scratch)
-        scratch.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise SpeedproofError(
-            f"cannot write {path} ({_first_line(error)}): free the disk or choose another folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # what failed above has been said
-            scratch.unlink()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:160]
+    save(path, lambda scratch: torch.save(content, scratch))

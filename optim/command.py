@@ -16,11 +16,12 @@ from torch import nn
 from models.data.chat import OWN
 from models.data.images import DATA_NAMES
 from models.errors import SpeedproofError
+from models.files import check_writable
 from models.integer import IntegerTinychat
 from models.integer_files import INTEGER, integer_of
 from models.kws import check_word, word_in
 from models.tinychat import TextTinychat
-from models.weights import check_writable, read_checkpoint
+from models.weights import read_checkpoint
 from models.workload import SUBJECTS, DataChoice, Workload, known_workload, load_workload, workload_names
 from optim.backends.base import QUANTIZATION
 from optim.chat import ChatData

@@ -29,15 +29,14 @@ from torch import nn
 from models.chat_file import save_npz
 from models.command import run
 from models.errors import SpeedproofError
+from models.files import check_writable, save_json
 from models.tinychat import Tinychat
 from models.weights import (
     WEIGHTS_DIR,
     best_weights_path,
-    check_writable,
     load_into,
     read_checkpoint,
     save_checkpoint,
-    save_json,
     spotter_path,
     tinychat_path,
 )

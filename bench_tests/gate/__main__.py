@@ -18,7 +18,7 @@ from bench_tests.gate.verdict import USAGE, exit_code
 from bench_tests.harness.case import Case
 from bench_tests.harness.matrix import add_options, cases, read_options
 from models.errors import SpeedproofError
-from models.weights import save_text
+from models.files import save_text
 from optim.command import check_save_path
 
 

@@ -21,9 +21,8 @@ from bench_tests.gate.history import Comparison, Run, compare, stored_run, with_
 from bench_tests.gate.table import add_to_summary, lines, markdown
 from bench_tests.gate.verdict import Verdict
 from bench_tests.harness import history
-from bench_tests.harness.case import ORIGINAL
 from bench_tests.harness.matrix import Matrix, methods_asked
-from bench_tests.harness.record import Journal, Record
+from bench_tests.harness.record import ORIGINAL, Journal, Record
 from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
 

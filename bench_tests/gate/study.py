@@ -38,7 +38,7 @@ from bench_tests.harness.case import Settings
 from bench_tests.harness.fingerprint import fingerprint
 from models.command import run as run_command
 from models.errors import SpeedproofError
-from models.weights import check_picture, save_figure, save_json
+from models.files import check_picture, save_figure, save_json
 from optim.backends.cache import cache_root, check_writable
 from optim.command import check_save_path
 

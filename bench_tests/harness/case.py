@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
+from bench_tests.harness.record import ORIGINAL
 from models.errors import SpeedproofError
 from models.workload import DataChoice
-
-ORIGINAL = "original"  # the recipe that changes nothing
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from tabulate import tabulate
 
-from bench_tests.harness.case import ORIGINAL
-from bench_tests.harness.record import Record
+from bench_tests.harness.record import ORIGINAL, Record
 from optim.command import quality_digits
 
 _HEADERS = [

@@ -21,7 +21,7 @@ from bench_tests.harness.measure import Measurement
 from bench_tests.harness.record import Journal, Record
 from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
-from models.weights import check_writable
+from models.files import check_writable
 from optim.backends import backend_names, load_backend
 
 _DEFAULT_STORAGE = "file://./.benchmarks"

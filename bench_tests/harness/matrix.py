@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from bench_tests.harness.case import ORIGINAL, Case, Settings
+from bench_tests.harness.case import Case, Settings
 from bench_tests.harness.fingerprint import check_threads
+from bench_tests.harness.record import ORIGINAL
 from models.data.chat import OWN
 from models.data.images import DATA_NAMES
 from models.data.speech import SYNTHETIC

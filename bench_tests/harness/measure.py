@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench_tests.harness.case import ORIGINAL, Case, NotMeasuredError
+from bench_tests.harness.case import Case, NotMeasuredError
 from bench_tests.harness.checks import (
     check_coverage,
     check_parity,
@@ -28,7 +28,7 @@ from bench_tests.harness.expectations import Expectation, expectation
 from bench_tests.harness.methods import method_record
 from bench_tests.harness.parity import check_bits
 from bench_tests.harness.peaks import INT8
-from bench_tests.harness.record import Record, finite
+from bench_tests.harness.record import ORIGINAL, Record, finite
 from bench_tests.harness.rehearsal import Rehearsal, rehearse_once
 from bench_tests.harness.resources import Utilisation
 from bench_tests.harness.session import SPLIT, Session, to_device

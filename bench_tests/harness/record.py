@@ -21,6 +21,8 @@ import numpy as np
 
 from models.errors import SpeedproofError
 
+ORIGINAL = "original"  # the recipe that changes nothing
+
 Value = float | int | str | bool
 Record = dict[str, Value]
 

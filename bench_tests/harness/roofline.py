@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench_tests.harness import machine, peaks, theory
 from bench_tests.harness.fingerprint import Fingerprint
-from models.weights import save_json
+from models.files import save_json
 from models.workload import Tensors
 from optim.backends.cache import cache_root, check_writable
 

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench_tests.harness.case import ORIGINAL, Case, NotMeasuredError, Settings
+from bench_tests.harness.case import Case, NotMeasuredError, Settings
 from bench_tests.harness.fingerprint import Fingerprint, fingerprint
 from bench_tests.harness.parity import NUDGE, Deviation, deviations
+from bench_tests.harness.record import ORIGINAL
 from bench_tests.harness.roofline import Ceiling, ceiling, gflop
 from models.workload import Predict, Quality, Tensors, Weights, Workload, load_workload
 from optim.backends import load_backend

@@ -10,7 +10,6 @@ Pure functions on numpy arrays; nothing here measures anything. Sources:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +49,6 @@ class Ratio:
     high: float
     pairs: int
     confidence: float
-
-
-@dataclass(frozen=True)
-class Saturation:
-    """``batch`` is the smallest one whose FPS is close to the best, ``best_batch`` the one of the best."""
-
-    batch: int
-    best_batch: int
 
 
 def trimmed_mean(samples: ArrayLike, share: float = 0.1) -> float:
@@ -153,16 +144,6 @@ def paired_difference(before: ArrayLike, after: ArrayLike, confidence: float = 0
         reach = float(difference.std(ddof=1) / np.sqrt(count) * stats.t.ppf((1 + confidence) / 2, count - 1))
         low, high = estimate - reach, estimate + reach
     return estimate, min(estimate, low), max(estimate, high)
-
-
-def saturation(fps_by_batch: Mapping[int, float], within: float = 0.05) -> Saturation:
-    """The smallest batch whose FPS is within ``within`` of the best: larger ones only add latency."""
-    if not 0 <= within < 1:
-        raise ValueError(f"within: expected 0 <= within < 1, got {within}")
-    batches = sorted(fps_by_batch)
-    fps = _positive([fps_by_batch[batch] for batch in batches], "fps_by_batch")
-    close = fps >= (1 - within) * fps.max()
-    return Saturation(batch=batches[int(close.argmax())], best_batch=batches[int(fps.argmax())])
 
 
 def _positive(samples: ArrayLike, name: str) -> Array:

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from bench_tests.harness.case import ORIGINAL
 from bench_tests.harness.comparison import comparisons, short
 from bench_tests.harness.firmware import firmware
-from bench_tests.harness.record import Record
-from bench_tests.harness.statistics import saturation
+from bench_tests.harness.record import ORIGINAL, Record
+from bench_tests.harness.saturation import saturation
 from optim.command import quality_digits
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench_tests.harness import statistics
+from bench_tests.harness.saturation import Saturation, saturation
 from bench_tests.unit import strategies
 
 
@@ -138,7 +139,7 @@ def test_wilson_interval_follows_its_formula(examples, share):
 
 @given(strategies.fps_by_batch, st.floats(0, 0.5))
 def test_saturation_is_the_first_batch_close_to_the_best(fps, within):
-    found = statistics.saturation(fps, within)
+    found = saturation(fps, within)
     assert fps[found.best_batch] == max(fps.values())
     assert found.batch <= found.best_batch
     assert fps[found.batch] >= (1 - within) * max(fps.values())
@@ -146,7 +147,7 @@ def test_saturation_is_the_first_batch_close_to_the_best(fps, within):
 
 
 def test_saturation_of_a_typical_curve():
-    assert statistics.saturation({8: 99.0, 1: 40.0, 4: 96.0, 2: 70.0, 16: 100.0}) == statistics.Saturation(4, 16)
+    assert saturation({8: 99.0, 1: 40.0, 4: 96.0, 2: 70.0, 16: 100.0}) == Saturation(4, 16)
 
 
 @pytest.mark.parametrize("bad", [[], [1.0, np.nan], [1.0, np.inf], [1.0, 0.0], [-1.0], [[1.0]]])
@@ -170,8 +171,8 @@ def test_arguments_that_make_no_sense_are_refused():
         lambda: statistics.paired_ratio_by_instance([1.0], [1.0], [1, 2]),
         lambda: statistics.wilson_interval(3, 2),
         lambda: statistics.wilson_interval(0, 0),
-        lambda: statistics.saturation({}),
-        lambda: statistics.saturation({1: 1.0}, within=1.0),
+        lambda: saturation({}),
+        lambda: saturation({1: 1.0}, within=1.0),
     ):
         with pytest.raises(ValueError, match="expected"):
             call()

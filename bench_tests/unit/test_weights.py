@@ -15,18 +15,8 @@ from torch import nn
 
 from models import weights
 from models.errors import SpeedproofError
-from models.weights import (
-    best_weights_path,
-    check_picture,
-    check_writable,
-    find_weights,
-    load_into,
-    read_checkpoint,
-    save_checkpoint,
-    save_figure,
-    save_json,
-    spotter_path,
-)
+from models.files import check_picture, check_writable, save_figure, save_json
+from models.weights import best_weights_path, find_weights, load_into, read_checkpoint, save_checkpoint, spotter_path
 
 
 def small() -> nn.Module:

@@ -13,7 +13,7 @@ from models.data.fetch import ARCHIVES, data_root, fetch
 from models.data.speech import no_speech, speech_root
 from models.data.splits import SPLIT_FILE, split_files, split_table
 from models.errors import SpeedproofError
-from models.weights import save_json
+from models.files import save_json
 from models.workload import DataChoice
 
 CHAT = "chat"  # without an archive: a copy is found and checked

@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 from torch import nn
 
-from models.weights import save_json
+from models.files import save_json
 from models.workload import Workload
 from optim.data import Objective, Score
 from optim.distill.loss import DistillConfig

@@ -16,9 +16,10 @@ from tabulate import tabulate
 from torch import nn
 
 from models.errors import SpeedproofError
+from models.files import save_text
 from models.integer import IntegerTinychat
 from models.integer_files import packed_bytes
-from models.weights import WEIGHTS_DIR, save_text
+from models.weights import WEIGHTS_DIR
 from models.workload import DataChoice, Workload, load_workload
 from optim.backends.eager import weight_bytes
 from optim.command import usual_schedule, usual_size

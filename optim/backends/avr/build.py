@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from models.errors import SpeedproofError
+from models.files import save_text
 from models.integer import IntegerNet
-from models.weights import save_text
 from optim.backends.avr.header import fast_header, plain_header
 from optim.backends.cache import artefact
 
