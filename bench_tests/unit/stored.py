@@ -65,7 +65,7 @@ def run(
     return {
         "machine_info": {"fingerprint": FINGERPRINT, "node": "vm"},
         "commit_info": {"id": "0123456789abcdef", "dirty": False},
-        "benchmarks": [{"name": f"test_inference[{one['case']}]", "extra_info": dict(one), "stats": {}} for one in records],
+        "benchmarks": [{"name": f"test[{one['case']}]", "extra_info": dict(one), "stats": {}} for one in records],
         "datetime": when, "version": "5.3.1",
         "fingerprint": {
             "cpu_model": "AMD EPYC", "cpu_revision": "family 26", "cores_used": 2, "affinity": [0, 1],

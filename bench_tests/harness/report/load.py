@@ -19,7 +19,8 @@ from models.errors import SpeedproofError
 _WORDS = ("case", "workload", "data", "backend", "precision", "recipe", "fingerprint", "device", "clock")
 _COUNTS = ("size", "batch", "threads")
 _POSITIVE = (
-    "trimmed_mean_s", "median_s", "fps", "ms_per_image", "speedup", "speedup_low", "speedup_high", "size_bytes", "gflop",
+    "trimmed_mean_s", "median_s", "fps", "ms_per_image", "speedup", "speedup_low", "speedup_high", "size_bytes",
+    "gflop",
 )  # fmt: skip
 _FIGURES = ("stddev_s", "minimum_s", "p95_s")  # as far as it has them
 _EXPECTED = "give runs of `pytest --benchmark-json`, profiles of `bench_tests.profile --json`, histories of trainings"
@@ -77,7 +78,7 @@ def _run(file: Path, content: Mapping[str, Any]) -> tuple[StoredRun, list[tuple[
     unmeasured = [_strings(row, ("case", "status", "reason")) for row in content.get("not_measured", [])]
     if not ours and not unmeasured:
         raise SpeedproofError(
-            f"{file}: a run of pytest-benchmark in which none of {len(benchmarks)} benchmarks is a case of Speedproof's; "
+            f"{file}: a run of pytest-benchmark, of whose {len(benchmarks)} benchmarks none is a case of Speedproof's; "
             f"{_EXPECTED}"
         )
     records: list[tuple[int, Record]] = []

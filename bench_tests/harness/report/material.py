@@ -291,8 +291,12 @@ class Material:
         groups = []
         for found in members.values():
             first = found[0].record
-            words = (str(first[name]) for name in ("workload", "data", "fingerprint", "device", "clock"))
-            groups.append(Group(*words, int(first["threads"]), str(first["unit"]), tuple(found)))
+            workload, data, folder, device, clock = (
+                str(first[name]) for name in ("workload", "data", "fingerprint", "device", "clock")
+            )
+            groups.append(
+                Group(workload, data, folder, device, clock, int(first["threads"]), str(first["unit"]), tuple(found))
+            )
         return tuple(groups)
 
     @staticmethod
