@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: to a temporary name beside them, which is then renamed."""
+"""Files are written whole or not at all: to a temporary name beside them, which is then renamed. And the cache's place."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf")
+
+
+def cache_root() -> Path:
+    """The cache's folder: ``SPEEDPROOF_CACHE``, or ``speedproof`` in the user's own cache folder."""
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speedproof"
+    return Path(os.environ.get("SPEEDPROOF_CACHE") or own)
 
 
 def check_writable(folder: Path) -> None:

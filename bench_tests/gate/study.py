@@ -38,8 +38,8 @@ from bench_tests.harness.case import Settings
 from bench_tests.harness.fingerprint import fingerprint
 from models.command import run as run_command
 from models.errors import SpeedproofError
-from models.files import check_picture, save_figure, save_json
-from optim.backends.cache import cache_root, check_writable
+from models.files import cache_root, check_picture, save_figure, save_json
+from optim.backends.cache import check_writable
 from optim.command import check_save_path
 
 SLOWDOWNS = (0.03, 0.05, 0.10)

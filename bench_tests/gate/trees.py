@@ -24,7 +24,8 @@ from pathlib import Path
 from bench_tests.harness.rehearsal import sources_digest
 from models.data.fetch import data_root
 from models.errors import SpeedproofError
-from optim.backends.cache import artefact, cache_root
+from models.files import cache_root
+from optim.backends.cache import artefact
 
 _CODE = ("models", "optim")
 _HARNESS = "bench_tests"

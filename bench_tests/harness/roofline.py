@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench_tests.harness import machine, peaks, theory
 from bench_tests.harness.fingerprint import Fingerprint
-from models.files import save_json
+from models.files import cache_root, save_json
 from models.workload import Tensors
-from optim.backends.cache import cache_root, check_writable
+from optim.backends.cache import check_writable
 
 
 @dataclass(frozen=True)

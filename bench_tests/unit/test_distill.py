@@ -13,10 +13,10 @@ from torch import nn
 from bench_tests.unit.test_train import QUICK, TOY, build, colours, example
 from models.data.images import ImageSplit
 from models.errors import SpeedproofError
+from models.files import cache_root
 from models.weights import read_checkpoint
 from models.workload import Workload, load_workload
 from optim import images as imaging
-from optim.backends.cache import cache_root
 from optim.distill import DistillConfig, attention_map, distill, distillation_loss, retrain, sweep, sweep_table
 from optim.distill import teacher as asking
 from optim.distill.__main__ import main

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,13 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import SpeedproofError
+from models.files import cache_root
 from models.workload import Tensors
-
-
-def cache_root() -> Path:
-    """The cache's folder: ``SPEEDPROOF_CACHE``, or ``speedproof`` in the user's own cache folder."""
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speedproof"
-    return Path(os.environ.get("SPEEDPROOF_CACHE") or own)
 
 
 def check_writable() -> None:
