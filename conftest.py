@@ -21,6 +21,7 @@ from bench_tests.harness.case import Case
 from bench_tests.harness.expectations import read_expectations
 from bench_tests.harness.matrix import EXPERIMENTS, Matrix, add_options, cases, experiments, is_for, read_options
 from bench_tests.harness.record import Journal, Record
+from bench_tests.harness.report import after_run
 from bench_tests.harness.session import Session
 from models.errors import SpeedproofError
 
@@ -30,12 +31,14 @@ SESSION = pytest.StashKey[Session]()
 JOURNAL = pytest.StashKey[Journal]()
 GATE = pytest.StashKey[hooks.Gate]()
 PROGRESS = pytest.StashKey[history.Progress]()
+REPORT = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the matrix and of the gate."""
+    """Add the options of the matrix, of the gate and of the report."""
     add_options(parser)
     hooks.add_options(parser)
+    after_run.add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and choose the folder of this machine's histories before pytest-benchmark opens it."""
     try:
         hooks.check_options(config.option)
+        after_run.check_options(config.option)
         matrix = read_options(config.option)
         read_expectations()
     except SpeedproofError as error:
@@ -162,6 +166,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
         if GATE in stash:
             table.add_best_fp32(stash[JOURNAL].records)
             stash[GATE].judge(session)
+            if session.config.option.report and not session.config.option.collectonly:
+                stash[REPORT] = after_run.report_run(session.config)
         return (yield)
 
 
@@ -173,7 +179,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     journal, lines = stash[JOURNAL], []
     if journal.records:
         lines = table.report(journal.records, journal.not_measured, time.perf_counter() - STARTED)
-    lines += stash[GATE].report()
+    lines += [*stash[GATE].report(), *([stash[REPORT]] if REPORT in stash else [])]
     if lines:
         terminalreporter.section("Speedproof")
     for line in lines:

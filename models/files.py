@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: to a temporary name beside them, which is then renamed. And the cache's place."""
+"""Files are written whole or not at all: to a temporary name beside them, then renamed. And the cache's place."""
 
 from __future__ import annotations
 

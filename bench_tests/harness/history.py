@@ -25,6 +25,7 @@ from models.files import check_writable
 from optim.backends import backend_names, load_backend
 
 _DEFAULT_STORAGE = "file://./.benchmarks"
+_PACKAGES = ("torchao", "torch-pruning", "pytest-benchmark")  # beside those of the backends
 
 
 def use_own_storage(config: pytest.Config, fingerprint: Fingerprint) -> Path:
@@ -140,7 +141,8 @@ def complete_json(output: dict[str, Any], session: Session, journal: Journal, ar
 
 
 def _versions(session: Session) -> dict[str, str]:
-    return versions(session.settings.device, sorted({load_backend(name).package for name in backend_names()}))
+    packages = {*_PACKAGES, *(load_backend(name).package for name in backend_names())}
+    return versions(session.settings.device, sorted(packages))
 
 
 def changes_since(compared: dict[str, str], session: Session) -> list[str]:

@@ -6,6 +6,9 @@ autocast: all of the module runs in one precision.
 
 Traps: torch's thread count belongs to the process and not to a module, so a runner sets its own before each call;
 TF32 would make fp32 a lie on a GPU, so it is switched off for the process and the switch is read back by `coverage`.
+
+Mechanism: none, it is the reference. Limits: each operator is called from Python and writes its result to memory.
+Risk: none.
 """
 
 from __future__ import annotations

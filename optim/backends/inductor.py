@@ -13,6 +13,10 @@ and by then only the global counts: the weights stay inputs and no convolution i
 in the middle of a timed run, when an input was made in inference mode (as every state that a model returned was) or
 the number of threads changed: a runner fixes shapes, strides and threads by contract, so the guards are dropped, and
 the generated code still asserts sizes and strides itself.
+
+Mechanism: one graph without Python between operators; elementwise operators are fused into loops, and convolutions
+get packed weights. Limits: convolutions and matrix products are still oneDNN's. Risk: compiling takes seconds to
+minutes, and whatever changes a shape compiles again.
 """
 
 from __future__ import annotations

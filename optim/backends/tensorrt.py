@@ -7,6 +7,9 @@ Traps: an unknown option is swallowed; an unsupported operator stays in PyTorch 
 is required, and `coverage` counts what stayed. It sees which tensors enter an engine, not what happens inside.
 
 Not run where this was written, for want of a GPU with the vendor's libraries: the tests use a stand-in.
+
+Mechanism: one engine of fused kernels that were chosen by timing them on the very card. Limits: NVIDIA GPUs; fixed
+shapes here. Risk: building takes minutes, and an engine runs on no other card.
 """
 
 from __future__ import annotations

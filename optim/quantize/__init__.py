@@ -3,8 +3,8 @@
 1. The model becomes one graph (PT2E), batch norm folded into the convolutions before it.
 2. A real number r is written as scale x (q - zero point): weights symmetric and signed, with a scale for each output
    channel; activations unsigned, with one scale and zero point, since x86 multiplies u8 by s8 (VNNI).
-3. ``static``: an activation's range is found on calibration images: its smallest and largest value, the threshold that
-   loses the least information (entropy, TensorRT's), or the one that keeps a percentile of the values.
+3. ``static``: an activation's range is found on calibration examples: its smallest and largest value, the threshold
+   that loses the least information (entropy, TensorRT's), or the one that keeps a percentile of the values.
 4. ``dynamic``: only linear layers; an activation's range is that of the call at hand.
    ``weights``: matrices and kernels alone, those of GRU and LSTM too; runtimes make floats of them when they load the
    file. A quarter of the size and nothing else changes, which is what a model needs whose time is operators' overhead.
@@ -16,8 +16,8 @@ The graph holds int8 weights and pairs of quantize and dequantize operators, and
 imitates it in float, Inductor, ONNX Runtime and OpenVINO run int8 kernels.
 
 Mechanism: a quarter of the memory traffic, and four products where fp32 has one. Limits: convolutions gain, small
-models spend their time elsewhere; ``dynamic`` leaves convolutions, GRU and LSTM in float; 4 bits save nothing but
-entropy on the disk, for want of kernels. Risk: ranges come from the calibration images, and what lies outside of them
+models spend their time elsewhere; ``dynamic`` leaves convolutions, GRU and LSTM in float; 4-bit weights only compress
+better on the disk, for want of kernels. Risk: ranges come from the calibration examples, and what lies outside of them
 at run time is clipped.
 """
 

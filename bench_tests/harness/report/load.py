@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ _POSITIVE = (
     "trimmed_mean_s", "median_s", "fps", "ms_per_image", "speedup", "speedup_low", "speedup_high", "size_bytes",
     "gflop",
 )  # fmt: skip
+# What JSON can bear, and no picture: control characters, halves of surrogate pairs, and two that are no characters.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_SUSPECT = re.compile(r"\\u(?:00[01]|00?7f|d[89a-f]|fff[ef])|[\x7f\ufffe\uffff]", re.IGNORECASE)
 _FIGURES = ("stddev_s", "minimum_s", "p95_s")  # as far as it has them
 _EXPECTED = "give runs of `pytest --benchmark-json`, profiles of `bench_tests.profile --json`, histories of trainings"
 
@@ -57,6 +61,8 @@ def _content(file: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = file.read_text()
         content = json.loads(text)
+        if _SUSPECT.search(text):
+            content = _printable(content)
     except OSError as error:
         raise SpeedproofError(f"{file}: cannot be read ({error.strerror}); {_EXPECTED}") from error
     except (ValueError, RecursionError) as error:
@@ -65,6 +71,15 @@ def _content(file: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict):
         raise SpeedproofError(f"{file}: holds a {type(content).__name__}, expected an object; {_EXPECTED}")
     return text, content
+
+
+def _printable(value: Any) -> Any:
+    """A JSON value whose texts can be written in HTML, XML and PDF."""
+    if isinstance(value, str):
+        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {_printable(name): _printable(part) for name, part in value.items()}
+    return [_printable(part) for part in value] if isinstance(value, list) else value
 
 
 def _short(error: BaseException) -> str:
@@ -118,6 +133,8 @@ def _unusable(record: Mapping[str, Any]) -> str:
     for name, value in record.items():
         if not isinstance(value, Value):
             return f"{name} is a {type(value).__name__}, expected a number or a string"
+        if isinstance(value, int) and abs(value) >= 2**63:
+            return f"{name} is too large a number"
     for name in (*_COUNTS, *_POSITIVE, *_FIGURES):
         value, may_be_0 = record.get(name, 0.0), name in ("gflop", *_FIGURES)  # no matrix product, one sample
         if isinstance(value, bool | str) or not 0 <= value < math.inf or (value == 0 and not may_be_0):

@@ -6,7 +6,9 @@ a sentence: a `Group`.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,9 +167,10 @@ class Group:
 
     @property
     def slug(self) -> str:
-        """Unique in a report, and safe in a file name and an anchor."""
-        words = f"{self.workload}-{self.data}-{self.fingerprint}-{self.device}-{self.clock}-{self.threads}t"
-        return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in words).lower()
+        """Unique and short, safe in a file name and an anchor, the same for the same place."""
+        place = (self.workload, self.data, self.fingerprint, self.device, self.clock, self.threads, self.unit)
+        words = re.sub("[^A-Za-z0-9]+", "-", f"{self.workload}-{self.data}").strip("-").lower()[:40]
+        return f"{words}-{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:6]}"
 
     @property
     def synthetic(self) -> bool:
@@ -315,9 +318,9 @@ class Material:
 
     def profiles_of(self, group: Group) -> list[Profile]:
         """Profiles of a group's workload on its machine with its threads."""
+        place = (group.workload, group.data, group.fingerprint, group.threads)
         return [
             profile
             for profile in self.profiles
-            if (profile.workload, profile.fingerprint, profile.threads)
-            == (group.workload, group.fingerprint, group.threads)
+            if (profile.workload, profile.data, profile.fingerprint, profile.threads) == place
         ]

@@ -6,6 +6,9 @@ The chip is an ATmega328P, an Arduino UNO's, simulated by simavr; `header` write
 memory than an UNO has. A call is one character: the query's part and that of the character, its encoding included.
 
 ``python -m optim.backends.avr MODEL -o FOLDER`` writes a network as an Arduino sketch.
+
+Mechanism: counts that are zero cost nothing, and weights are read as packed bits. Limits: networks in integers of one
+or two bits a weight. Risk: int16 sums wrap where inputs exceed what the shifts were chosen for.
 """
 
 from __future__ import annotations
