@@ -42,7 +42,7 @@ from bench_tests.unit import stored
 
 HOSTILE = (
     "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "</script><script>alert(3)</script>", "{{7*7}}",
-    "a\nb\r\nc\td", "x" * 500, "\u202egnp.exe \U0001f600 ñ \x00", "' onclick='alert(4)", "<!--", "]]>", "{% raw %}",
+    "a\nb\r\nc\td", "x" * 500, "\u202egnp.exe \U0001f600 ñ ", "' onclick='alert(4)", "<!--", "]]>", "{% raw %}",
     "=1+1",
 )  # fmt: skip
 
@@ -227,8 +227,7 @@ def test_no_record_at_all_is_a_page(tmp_path):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_whatever_a_file_says_is_text(hostile, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "svg", lambda figure: "<svg/>")  # its own tests ask what it makes of such text
+def test_whatever_a_file_says_is_text(hostile, tmp_path):
     material = stored.material(
         tmp_path,
         stored.run([stored.record(case=hostile, recipe=hostile, backend=hostile), stored.record()], command=hostile),

@@ -262,13 +262,6 @@ def test_firmware_has_cycles_and_flash_in_place_of_a_profile(tmp_path):
     assert "bench_tests.profile" not in words
 
 
-def test_an_older_run_takes_the_workload_as_it_is_today(tmp_path):
-    words = text(introduction(made(tmp_path, [record(data="digits")], workloads={})))
-    from models.workload import load_workload
-
-    assert load_workload("resnet18").task in words
-
-
 def test_a_foreign_model_of_an_older_run_is_not_guessed(tmp_path):
     words = text(introduction(made(tmp_path, [record(workload="theirs")], workloads={})))
     assert "theirs: its runs do not tell its task" in words

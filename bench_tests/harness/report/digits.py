@@ -29,7 +29,7 @@ def is_share(entry: Entry) -> bool:
 
 def quality_text(value: float, share: bool) -> str:
     """A quality without its interval: ``86.1 %``, and of what is no share four digits."""
-    return f"{100 * value:.{digits(value)}f} %" if share else f"{value:.4g}"
+    return f"{100 * value:.{digits(value)}f} %" if share else significant(value)
 
 
 def change_text(entry: Entry, unit: str = "") -> str:
