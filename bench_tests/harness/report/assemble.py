@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench_tests.harness.report.answers.fastest import fastest_answer
-from bench_tests.harness.report.answers.needs import Need
+from bench_tests.harness.report.answers.needs import Need, recommend
 from bench_tests.harness.report.document import Block, Code, Document, Items, Paragraph, Section, Sentence, say
 from bench_tests.harness.report.forms.export import csv_text, json_text
 from bench_tests.harness.report.forms.html import html
@@ -28,7 +28,7 @@ from models.files import check_writable, save_bytes, save_text
 def assemble(material: Material, needs: Sequence[Need] = ()) -> Document:
     """The report of all that was read; ``needs`` are what a recommendation must meet."""
     sections = [
-        _in_short(material),
+        _in_short(material, needs),
         introduction(material),
         methodology(material),
         results(material),
@@ -66,13 +66,15 @@ def _count(number: int, name: str) -> str:
     return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
-def _in_short(material: Material) -> Section:
-    """The first sentence of the first answer of every group."""
+def _in_short(material: Material, needs: Sequence[Need]) -> Section:
+    """The first sentence of the first answer of every group, and of what to take for the needs."""
     told: list[Sentence] = []
     for group in material.groups:
         first = next((block for block in fastest_answer(group).blocks if isinstance(block, Paragraph)), None)
         if first is not None:
             told.append(say("{group}: {answer}", group=Code(describe(group)), answer=first.sentence))
+        advice = recommend(group, needs) if needs else ()
+        told += [block.sentence for block in advice[:1] if isinstance(block, Paragraph)]
     if told:
         return Section("in-short", "In short", (Items(tuple(told)),))
     words = "No case was measured: the reasons stand under 'Cases without a number'; nothing can be recommended."

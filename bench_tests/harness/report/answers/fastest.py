@@ -15,7 +15,18 @@ from bench_tests.harness.report.picks import (
     ranked,
     told_apart,
 )
-from bench_tests.harness.report.wording import cut, duration, latency, name, place, rate, ratio, speedup
+from bench_tests.harness.report.wording import (
+    change,
+    cut,
+    duration,
+    latency,
+    name,
+    place,
+    quality,
+    rate,
+    ratio,
+    speedup,
+)
 
 
 def fastest_answer(group: Group) -> Section:
@@ -49,13 +60,22 @@ def _first(group: Group, best: Entry) -> Sentence:
             place=where, best=name(best.variant), speedup=speedup(best), latency=latency(best),
         )  # fmt: skip
     return say(
-        "{best} is fastest at {place}: {speedup} PyTorch eager in fp32, {rate}, {latency} a call.",
+        "{best} is fastest at {place}: {speedup} PyTorch eager in fp32, {rate}, {latency} a call{quality}.",
         best=Strong(name(best.variant).text),
         place=where,
         speedup=speedup(best),
         rate=rate(best, group),
         latency=latency(best),
+        quality=_against_the_original(best),
     )
+
+
+def _against_the_original(best: Entry) -> Sentence:
+    """What the first quality became of what is not the original; a speed alone says nothing of a lossy method."""
+    found, changed = quality(best), change(best)
+    if best.lossless or found is None or changed is None:
+        return ()
+    return say(", with {quality}, {change} against the original", quality=found, change=changed)
 
 
 def _details(group: Group, cell: Cell, best: Entry) -> list[Sentence]:

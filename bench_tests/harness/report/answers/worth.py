@@ -92,7 +92,7 @@ def _first(group: Group, found: Sequence[Offer]) -> Sentence:
     where = place(found[0].entry, group)
     lower = sum(offer.entry.variant.recipe == ORIGINAL for offer in found)
     kinds = "recipes" if not lower else "lower precisions" if lower == len(found) else "recipes and precisions"
-    of = f"the {len(found)} {kinds}" if len(found) > 1 else f"the one {kinds.removesuffix('s')}"
+    of = f"the {len(found)} {kinds}"
     base = found[0].base
     against = "the plain engine" if group.in_cycles else "the reference"
     against_what: Sentence = (against,) if base is None else (name(base.variant), ", the fastest lossless fp32 row")
@@ -114,6 +114,12 @@ def _first(group: Group, found: Sequence[Offer]) -> Sentence:
     sure = sum(offer.verdict == "worth it" for offer in good)
     doubt = "" if sure == len(good) else f", {len(good) - sure} of them with a doubt about the quality"
     doubt = doubt if sure else ", with a doubt about the quality"
+    if len(found) == 1:
+        return say(
+            "At {where}, {best} is worth it{doubt}: it is {ratio} as fast as {against}.",
+            where=where, best=Strong(name(best.entry.variant).text), doubt=doubt,
+            ratio=ratio(best.entry, best.ratio), against=against_what,
+        )  # fmt: skip
     return say(
         "At {where}, {good} of {of} {are} worth it{doubt}. The fastest of them is {best}, {ratio} as fast as "
         "{against}.",

@@ -37,7 +37,7 @@ THEME: Mapping[str, Any] = {
 }  # fmt: skip
 
 _SCALE = 1.5  # of a PNG: sharp on screens of twice the pixels, still small in a repository
-_COLOURS = 96  # of a PNG: a chart has few, and its edges and bands their shades
+_COLOURS = 256  # of a PNG: with fewer, bands of different colours become alike
 
 
 def framed(figure: Figure) -> dict[str, Any]:

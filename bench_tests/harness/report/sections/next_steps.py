@@ -8,7 +8,7 @@ from bench_tests.harness.report.answers import commands
 from bench_tests.harness.report.answers.batches import curves_of
 from bench_tests.harness.report.answers.sizes import judged_sizes
 from bench_tests.harness.report.answers.verdicts import offers
-from bench_tests.harness.report.document import Code, Number, Sentence, say
+from bench_tests.harness.report.document import Code, Number, Sentence, joined, say
 from bench_tests.harness.report.material import Entry, Group, Material, fastest
 from bench_tests.harness.report.picks import best_lossless, cells, headline
 from bench_tests.harness.report.sections.profiles import WORDS, loads, possible
@@ -140,10 +140,10 @@ def _weights(group: Group) -> Sentence:
     foreign = [entry for entry in judged_sizes(group) if entry.record.get("weights_own") is False]
     if not foreign or group.unit != "px":
         return ()
-    sizes = " ".join(str(entry.size) for entry in foreign)
     return say(
         "Weights for {sizes} {unit}, which have none of their own: {command}",
-        sizes=Number(sizes, foreign[0].number), unit=group.unit, command=Code(commands.train(group, sizes)),
+        sizes=joined([(Number(str(entry.size), entry.number),) for entry in foreign]), unit=group.unit,
+        command=Code(commands.train(group, " ".join(str(entry.size) for entry in foreign))),
     )  # fmt: skip
 
 

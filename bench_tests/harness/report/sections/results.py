@@ -39,16 +39,16 @@ def _of_group(material: Material, group: Group) -> Section:
     if group.synthetic:
         words = "{data} is synthetic: its qualities say that the program works, and nothing about real data."
         notes.append(Paragraph(say(words, data=Code(group.data)), kind="note"))
-    tables: list[Table | None]
+    short: list[Table | None]
     if group.in_cycles:
-        tables = [firmware_table(group), answers_table(group)]
+        short, whole = [firmware_table(group), answers_table(group)], []
         figures: list[Figure] = firmware_figures(group)
     else:
-        tables = [recipes_table(group), results_table(group), resources_table(group)]
+        short, whole = [recipes_table(group)], [results_table(group), resources_table(group)]
         figures = [*curves(group), *tradeoffs(group), *speech_figures(group)]
     figures += [figure for profile in material.profiles_of(group) for figure in layer_figures(profile)]
     figures += history_figures(material, group)
-    blocks = (*notes, *(table for table in tables if table is not None), *figures)
+    blocks = (*notes, *(table for table in short if table is not None), *figures, *whole)  # the whole takes pages
     return Section(f"results-{group.slug}", describe(group), blocks)
 
 
