@@ -12,6 +12,7 @@ import pytest
 
 from bench_tests.gate import hooks
 from bench_tests.harness.matrix import add_options
+from bench_tests.harness.report import after_run
 from models.data.images import DATA_NAMES
 from models.workload import workload_names
 from optim.backends import backend_names
@@ -58,6 +59,7 @@ class _Parser:
 def test_every_option_is_documented():
     parser = _Parser()
     add_options(parser)
+    after_run.add_options(parser)
     hooks.add_options(parser)
     assert len(parser.options) > 10
     missing = [option for option in parser.options if f"`{option}`" not in README]

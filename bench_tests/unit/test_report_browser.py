@@ -1,4 +1,4 @@
-"""The report's page in a browser: Debian's chromium by Playwright. Nothing may be fetched, and nothing complain."""
+"""The report's page in a browser: a chromium by Playwright. Nothing may be fetched, and nothing complain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from bench_tests.unit.test_report_html import HOSTILE, demo, rates, two_recipes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium in the path (Debian's package chromium)")
 
 FLAGS = (

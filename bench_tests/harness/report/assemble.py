@@ -74,7 +74,7 @@ def _in_short(material: Material, needs: Sequence[Need]) -> Section:
         if first is not None:
             told.append(say("{group}: {answer}", group=Code(describe(group)), answer=first.sentence))
         advice = recommend(group, needs) if needs else ()
-        told += [block.sentence for block in advice[:1] if isinstance(block, Paragraph)]
+        told += [block.sentence for block in advice[:1] if isinstance(block, Paragraph) and block.kind == "text"]
     if told:
         return Section("in-short", "In short", (Items(tuple(told)),))
     words = "No case was measured: the reasons stand under 'Cases without a number'; nothing can be recommended."
