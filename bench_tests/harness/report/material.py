@@ -81,17 +81,17 @@ class Entry:
         """The case's id."""
         return str(self.record["case"])
 
-    @property
+    @cached_property
     def variant(self) -> Variant:
         """Recipe, backend and precision."""
         return Variant(*(str(self.record[name]) for name in Variant._fields))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """In the group's unit."""
         return int(self.record["size"])
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """Examples a call."""
         return int(self.record["batch"])
@@ -101,14 +101,14 @@ class Entry:
         """The latency: seconds of a call, mean without the fastest and the slowest 10 %."""
         return float(self.record["trimmed_mean_s"])
 
-    @property
+    @cached_property
     def fps(self) -> Interval:
         """Examples a second; the interval is one standard deviation of the blocks on either side of the time."""
         spread, fastest = float(self.record.get("stddev_s", 0.0)), float(self.record.get("minimum_s", self.call_s))
         shortest = min(max(self.call_s - spread, fastest), self.call_s)
         return Interval(float(self.record["fps"]), self.batch / (self.call_s + spread), self.batch / shortest)
 
-    @property
+    @cached_property
     def speedup(self) -> Interval:
         """Over PyTorch eager fp32 of the original model, in pairs; of cycles over the plain engine."""
         return Interval(*(float(self.record[f"speedup{end}"]) for end in ("", "_low", "_high")))

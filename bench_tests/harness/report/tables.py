@@ -12,6 +12,7 @@ from bench_tests.harness.record import ORIGINAL
 from bench_tests.harness.report.digits import change_text, is_share, quality_text, significant
 from bench_tests.harness.report.document import NOTHING, Cell, Column, Row, Sentence, Table, say
 from bench_tests.harness.report.material import Entry, Group, Material, fastest
+from bench_tests.harness.report.picks import cells, ranked
 
 Made = Callable[[Entry], Cell]
 
@@ -146,15 +147,18 @@ def resources_table(group: Group) -> Table:
 
 
 def recipes_table(group: Group) -> Table | None:
-    """What each recipe made of the model, on the backend on which it is fastest; None where there is one recipe."""
-    if len(group.recipes) < 2:
+    """What each recipe made of the model, on the backend on which it is fastest.
+
+    At the largest size, and its smallest batch, that have several recipes; None where none has.
+    """
+    shared = {place: cell for place, cell in cells(group).items() if len({one.variant.recipe for one in cell}) > 1}
+    if not shared:
         return None
-    size, batch = max(group.sizes), min(group.batches)
-    entries = [
-        fastest(found)
-        for recipe in group.recipes
-        if (found := [entry for entry in group.at(size=size, batch=batch) if entry.variant.recipe == recipe])
-    ]
+    size, batch = min(shared, key=lambda place: (-place[0], place[1]))
+    found: dict[str, Entry] = {}
+    for entry in ranked(shared[size, batch]):
+        found.setdefault(entry.variant.recipe, entry)
+    entries = [found[recipe] for recipe in group.recipes if recipe in found]
     measures = (
         *_CELL,
         _figure("size_mb", "size, MB", "size_bytes", 1e-6, lambda value: significant(value, 3)),
@@ -283,8 +287,7 @@ def _sorted(group: Group) -> list[Entry]:
 
 
 def _fastest_of(group: Group) -> set[int]:
-    places = {(entry.size, entry.batch) for entry in group.entries}
-    return {fastest(group.at(size=size, batch=batch)).number for size, batch in places}
+    return {fastest(cell).number for cell in cells(group).values()}
 
 
 def _table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from bench_tests.harness.record import ORIGINAL
 from bench_tests.harness.report.digits import is_share, quality_text, significant
 from bench_tests.harness.report.document import (
@@ -99,23 +101,27 @@ def _starting_rows(material: Material) -> tuple[Row, ...]:
     timed: dict[tuple[str, ...], Row] = {}
     others: dict[tuple[str, ...], Row] = {}
     for group in material.groups:
-        for size in group.sizes:
-            entries = group.at(size=size)
+        by_size: dict[int, list[Entry]] = defaultdict(list)
+        for entry in group.entries:
+            by_size[entry.size].append(entry)
+        told = next((entry for entry in group.entries if "parameters_original" in entry.record), None)
+        for size, entries in sorted(by_size.items()):
             originals = [entry for entry in entries if entry.lossless and not group.in_cycles]
             eager = [entry for entry in originals if entry.variant.backend == "eager"]
             start = min(eager or originals or entries, key=lambda entry: entry.batch)
             place = (group.workload, group.data, str(size))
             if eager:
-                timed[*place, group.fingerprint, str(group.threads)] = _starting_row(material, group, start, timed=True)
+                timed[*place, group.fingerprint, str(group.threads)] = _starting_row(
+                    material, group, start, told, timed=True
+                )
             else:
-                others[place] = _starting_row(material, group, start, timed=False)
+                others[place] = _starting_row(material, group, start, told, timed=False)
     known = {key[:3] for key in timed}
     return (*timed.values(), *(row for place, row in others.items() if place not in known))
 
 
-def _starting_row(material: Material, group: Group, start: Entry, timed: bool) -> Row:
+def _starting_row(material: Material, group: Group, start: Entry, told: Entry | None, timed: bool) -> Row:
     original = start.variant.recipe == ORIGINAL
-    told = next((entry for entry in group.entries if "parameters_original" in entry.record), None)
     profiled = next((profile for profile in material.profiles if profile.workload == group.workload), None)
     size_bytes = start.number_of("size_bytes") if timed else told.number_of("size_bytes_original") if told else None
     parameters = told.number_of("parameters_original") if told else None

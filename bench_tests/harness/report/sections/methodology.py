@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
+from bench_tests.harness.record import Value
 from bench_tests.harness.report.document import (
     NOTHING,
     Block,
@@ -16,7 +18,7 @@ from bench_tests.harness.report.document import (
     Table,
     say,
 )  # fmt: skip
-from bench_tests.harness.report.material import Material, StoredRun
+from bench_tests.harness.report.material import Entry, Material, StoredRun
 from bench_tests.harness.report.phrases import counted, differences, named, ranged
 from bench_tests.harness.report.sections.hyperparameters import followed, parameter_tables, recipes_made
 from bench_tests.harness.report.sections.measuring import measuring
@@ -130,10 +132,11 @@ def _data(material: Material) -> Iterable[Block]:
     )  # fmt: skip
     rows: dict[tuple[str, ...], Row] = {}
     for group in material.groups:
-        weights = dict.fromkeys((entry.text_of("weights"), entry.record.get("weights_own")) for entry in group.entries)
-        for file, own in weights:
-            members = [entry for entry in group.entries if entry.text_of("weights") == file]
-            sizes = sorted({entry.size for entry in members if entry.record.get("weights_own") == own})
+        by_weights: dict[tuple[str, Value | None], list[Entry]] = defaultdict(list)
+        for entry in group.entries:
+            by_weights[entry.text_of("weights"), entry.record.get("weights_own")].append(entry)
+        for (file, own), members in by_weights.items():
+            sizes = sorted({entry.size for entry in members})
             counts = [count for entry in members if (count := entry.number_of("quality_examples")) is not None]
             texts = (
                 group.workload, group.data, members[0].text_of("split"), ranged(counts),

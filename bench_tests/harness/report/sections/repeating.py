@@ -109,7 +109,8 @@ def _weights(material: Material) -> Iterable[Block]:
 
 def _training(group: Group) -> str:
     """The command that trains a group's weights; only images have several sizes."""
-    sizes = [str(size) for size in group.sizes if any(entry.record.get("weights_own") for entry in group.at(size=size))]
+    own = {entry.size for entry in group.entries if entry.record.get("weights_own")}
+    sizes = [str(size) for size in sorted(own)]
     words = ["python", "-m", "optim.train", "--workload", _SHARED.get(group.workload, group.workload)]
     words += data_options(group.data) + (["--size", *sizes] if group.unit == "px" and sizes else [])
     return shlex.join(words)
