@@ -47,7 +47,7 @@ def save_bytes(path: Path, content: bytes) -> None:
 
 def save_text(path: Path, text: str) -> None:
     """Write a text, whole or not at all. Raises SpeedproofError if it cannot."""
-    save(path, lambda scratch: scratch.write_text(text))
+    save(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,5 +1,6 @@
 """`python -m bench_tests.report`, and `pytest --report`, from files to files."""
 
+import argparse
 import csv
 import json
 import re
@@ -8,12 +9,15 @@ import sys
 
 import pytest
 
+from bench_tests.harness.report import after_run
 from bench_tests.harness.report import assemble as assembling
 from bench_tests.harness.report.assemble import assemble, write
 from bench_tests.harness.report.document import Number, Paragraph, plain
+from bench_tests.harness.report.material import Group
 from bench_tests.report import main
 from bench_tests.unit import stored
 from bench_tests.unit.test_history import ROOT, Runs
+from models.errors import SpeedproofError
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script></script>`|*_[x](y){{7*7}}#$\\\n\u202e' + "x" * 300
 
@@ -132,6 +136,26 @@ def test_machines_are_never_in_one_figure(tmp_path):
         assert len({material.entries[number].record["fingerprint"] for number in numbers}) <= 1, figure.name
 
 
+@pytest.mark.parametrize("many", ["sizes", "batches", "recipes"])
+def test_thousands_of_records_ask_for_no_more_than_their_number(tmp_path, monkeypatch, many):
+    """10,000 records must be a matter of seconds: no question goes through all records for each record."""
+    values = [f"r{at}" for at in range(200)] if many == "recipes" else range(32, 232)
+    usual = {"sizes": (224,), "batches": (1,)} | {many: values}
+    material = stored.material(tmp_path, stored.run(stored.matrix(**usual)))
+    asked = 0
+    plain_at = Group.at
+
+    def counted(group, **where):
+        nonlocal asked
+        asked += 1
+        return plain_at(group, **where)
+
+    monkeypatch.setattr(Group, "at", counted)
+    assemble(material)
+    assert len(material.entries) == 1600
+    assert asked < 100
+
+
 def test_synthetic_data_are_labelled(tmp_path):
     document = assemble(stored.material(tmp_path, stored.run([stored.record(data="synthetic_tones")])))
     notes = [
@@ -202,19 +226,29 @@ def test_pytest_writes_a_report_of_its_run(runs, tmp_path):
     assert "(run.json#L" in text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--report", "{file}"], "is a file, expected a folder"),
-        (["--report", "{folder}", "--benchmark-disable"], "nothing is timed in this run"),
-        (["--report", "{folder}", "--need", "speed>1"], "speed>1"),
-        (["--need", "latency<=1s"], "add --report DIR"),
-    ],
-)
-def test_options_that_cannot_be_meant_are_refused_before_anything_runs(runs, tmp_path, arguments, reason):
+def options(tmp_path, **given):
+    usual = {"report": tmp_path / "folder", "need": [], "benchmark_disable": False, "benchmark_enable": False}
+    return argparse.Namespace(**(usual | {"benchmark_skip": False} | given))
+
+
+def test_options_that_cannot_be_meant_are_refused_before_anything_runs(tmp_path):
     (tmp_path / "file").write_text("mine")
-    named = [argument.format(file=tmp_path / "file", folder=tmp_path / "folder") for argument in arguments]
-    ended = runs(*named)
-    assert ended.returncode == pytest.ExitCode.USAGE_ERROR
-    assert reason in ended.stderr
+    for given, reason in (
+        ({"report": tmp_path / "file"}, "is a file, expected a folder"),
+        ({"benchmark_disable": True}, "nothing is timed in this run"),
+        ({"benchmark_skip": True}, "nothing is timed in this run"),
+        ({"dist": "load"}, "nothing is timed in this run"),
+        ({"need": ["speed>1"]}, "speed>1"),
+        ({"report": None, "need": ["latency<=1s"]}, "add --report DIR"),
+    ):
+        with pytest.raises(SpeedproofError, match=re.escape(reason)):
+            after_run.check_options(options(tmp_path, **given))
     assert (tmp_path / "file").read_text() == "mine"
+    after_run.check_options(options(tmp_path, need=["latency<=1s"]))
+    after_run.check_options(options(tmp_path, report=None))
+
+
+def test_pytest_refuses_them_as_bad_usage(runs):
+    ended = runs("--need", "latency<=1s")
+    assert ended.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "add --report DIR" in ended.stderr

@@ -64,6 +64,11 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path):
         ({"quality_top1": math.inf}, "quality_top1 is inf"),
         ({"stddev_s": math.nan}, "stddev_s is nan"),
         ({"coverage": {"CPU": 1}}, "coverage is a dict"),
+        ({"workload": 5}, "workload is 5, expected a text"),
+        ({"case": math.nan}, "case is nan, expected a text"),
+        ({"minimum_s": 0.0}, "minimum_s is 0.0"),
+        ({"quality_top1": "good"}, "quality_top1 is good"),
+        ({"blocks": 10**400}, "blocks is too large"),
     ],
 )
 def test_a_record_that_is_no_measured_case_is_listed_with_the_reason(tmp_path, changed, reason):

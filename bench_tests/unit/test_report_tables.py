@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bench_tests.harness.report import tables
 from bench_tests.harness.report.digits import significant
+from bench_tests.harness.report.document import plain
 from bench_tests.harness.report.forms.export import csv_text
 from bench_tests.unit import stored
 
@@ -94,6 +95,22 @@ def test_recipes_stand_on_their_fastest_backend(tmp_path):
     ]
     (alone,) = stored.material(tmp_path).groups
     assert tables.recipes_table(alone) is None
+
+
+def test_recipes_are_compared_where_there_are_several(tmp_path):
+    records = [stored.record(batch=8), stored.record(batch=8, recipe="int8"), stored.record(size=128)]
+    (group,) = stored.material(tmp_path, stored.run(records)).groups
+    assert "At 224 px, batch 8" in plain(tables.recipes_table(group).note)
+
+
+def test_a_quality_that_is_no_share_is_in_its_own_unit(tmp_path):
+    loss = {"quality": "loss", "quality_loss": 4.0, "quality_higher_is_better": False, "quality_drop": 0.2}
+    (group,) = stored.material(
+        tmp_path, stored.run([stored.record(quality_drop_low=0.1, quality_drop_high=0.3) | loss])
+    ).groups
+    table = tables.results_table(group)
+    shown = {column.name: cell.text for column, cell in zip(table.columns, table.rows[0].cells, strict=True)}
+    assert (shown["quality"], shown["quality_change"]) == ("4.000", "-0.2 [-0.3, -0.1]")
 
 
 def test_what_has_no_number_is_listed_with_its_reason(tmp_path):

@@ -59,7 +59,7 @@ def read(files: Sequence[Path]) -> Material:
 
 def _content(file: Path) -> tuple[str, dict[str, Any]]:
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         content = json.loads(text)
         if _SUSPECT.search(text):
             content = _printable(content)
@@ -135,8 +135,11 @@ def _unusable(record: Mapping[str, Any]) -> str:
             return f"{name} is a {type(value).__name__}, expected a number or a string"
         if isinstance(value, int) and abs(value) >= 2**63:
             return f"{name} is too large a number"
+    for name in _WORDS:
+        if not isinstance(record[name], str):
+            return f"{name} is {record[name]!r}, expected a text"
     for name in (*_COUNTS, *_POSITIVE, *_FIGURES):
-        value, may_be_0 = record.get(name, 0.0), name in ("gflop", *_FIGURES)  # no matrix product, one sample
+        value, may_be_0 = record.get(name, 1.0), name in ("gflop", "stddev_s")  # no matrix product, one sample
         if isinstance(value, bool | str) or not 0 <= value < math.inf or (value == 0 and not may_be_0):
             return f"{name} is {value!r}, expected a positive number"
     if any(record[name] != int(record[name]) for name in _COUNTS):
@@ -144,7 +147,7 @@ def _unusable(record: Mapping[str, Any]) -> str:
     if not record["speedup_low"] <= record["speedup"] <= record["speedup_high"]:
         return "its speed-up lies outside of its interval"
     for name, value in record.items():
-        if name.startswith("quality_") and not (isinstance(value, bool) or math.isfinite(float(value))):
+        if name.startswith("quality_") and (isinstance(value, str) or not math.isfinite(value)):
             return f"{name} is {value}, expected a finite number"
     return ""
 

@@ -53,8 +53,8 @@ _FOLDER = Path(__file__).parent
 def html(document: Document, material: Material) -> str:
     """The whole page. It can be written as UTF-8: of a file name that is none, a question mark stands in it."""
     figures, tables = document.figures(), document.tables()
-    scripts = [vega(), (_FOLDER / "page.js").read_text()]
-    style = (_FOLDER / "page.css").read_text()
+    scripts = [vega(), (_FOLDER / "page.js").read_text(encoding="utf-8")]
+    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     page = _template().render(
         document=document,
         entries=material.entries[:MOST_ROWS],
@@ -84,7 +84,7 @@ def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script: made once a version of vl-convert, and kept in the cache."""
     file = cache_root() / "vega" / f"embed_{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError):
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     with contextlib.suppress(SpeedproofError):  # no cache: the next report makes it anew
         save_text(file, bundle)

@@ -89,7 +89,7 @@ def docstring(module: str) -> str:
     place = _HOME.joinpath(*module.split("."))
     for file in (place / "__init__.py", place.with_suffix(".py")):
         if file.is_file():
-            return ast.get_docstring(ast.parse(file.read_text())) or ""
+            return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return ""
 
 
