@@ -14,18 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench_tests import profile
+from bench_tests import profile, report
 from bench_tests.harness.matrix import add_options
 from bench_tests.harness.report.answers.batches import curves_of
 from bench_tests.harness.report.answers.needs import parse_need
 from bench_tests.harness.report.answers.questions import answers
 from bench_tests.harness.report.answers.sizes import exponent
 from bench_tests.harness.report.answers.verdicts import offers
+from bench_tests.harness.report.commands import measured_subject, subject
 from bench_tests.harness.report.document import Code, Items, Listing, Number, Paragraph, Section, Strong, plain
 from bench_tests.harness.report.material import Entry, Material, Profile, StoredRun
 from bench_tests.harness.report.sections.conclusion import conclusion
 from bench_tests.harness.report.sections.discussion import discussion
+from bench_tests.harness.report.sections.introduction import introduction
+from bench_tests.harness.report.sections.methodology import methodology
 from bench_tests.unit import stored
+from optim import train
 
 RUN = StoredRun(
     Path("run.json"), "2026-11-20T10:00:00", "0123456789ab", stored.FINGERPRINT, {}, {}, "", {"examples": 128},
@@ -77,13 +81,16 @@ def test_the_fastest_is_that_of_the_paired_ratio_and_each_figure_is_of_its_recor
     records = [
         stored.record(backend="eager", **speeds(1.0)),
         stored.record(backend="onnxruntime", **speeds(2.0)),
-        stored.record(backend="openvino", precision="bf16", **speeds(5.0, trimmed_mean_s=0.002, fps=500.0)),
-    ]
+        stored.record(
+            backend="openvino", precision="bf16", quality_top1=0.856, quality_drop=0.005, quality_drop_low=-0.001,
+            quality_drop_high=0.011, **speeds(5.0, trimmed_mean_s=0.002, fps=500.0),
+        ),
+    ]  # fmt: skip
     found = answered(material_of(*records))["fastest"]
     first, second = sentences(found)[:2]
     assert plain(first) == (
         "openvino bf16 is fastest at 224 px and batch 1: 5.00x [4.90, 5.10] PyTorch eager in fp32, 500.0 FPS, "
-        "2.00 ms a call."
+        "2.00 ms a call, with top1 85.6 % [84.5, 87.5], -0.5 points [-1.1, +0.1] against the original."
     )
     assert {span.record for span in first if isinstance(span, Number)} == {2}
     assert Strong("openvino bf16") in first
@@ -135,6 +142,12 @@ def test_the_smallest_size_that_keeps_the_quality_is_found():
     text = said(answered(material_of(*sizes))["size"])
     assert "From 128 to 224 px, 6.1 points cost 6.00 ms an image: 1 points a millisecond." in text
     assert "The smallest size within the tolerated 1.0 points of the best is 160 px (their intervals overlap)." in text
+
+
+def test_a_price_in_quality_is_of_what_the_workload_s_example_is():
+    sizes = [quality_at(500, 0.800, 0.004), quality_at(1000, 0.861, 0.010)]
+    text = said(answered(material_of(*(one | {"workload": "theirs", "unit": "chars"} for one in sizes)))["size"])
+    assert "6.1 points cost 6.00 ms a character: 1 points a millisecond." in text
 
 
 def test_a_size_with_weights_of_another_is_told_and_the_command_that_trains_it():
@@ -295,6 +308,7 @@ def test_threats_come_from_the_runs():
     text = said(discussion(material))
     for words in (
         "2 machines", "1 of 2 runs were made with changes", "torch is 2.12 or 2.13", "are made up",
+        "All cases of a run are of one process",
         "judged on 1,975 examples, which leaves it unknown by up to 1.5 points",
     ):  # fmt: skip
         assert words in text
@@ -320,12 +334,15 @@ class Cases(argparse.ArgumentParser):
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
-    """The real options of both commands."""
+    """The real options of each command."""
     cases = Cases("pytest")
     cases.add_argument("target")
     cases.add_argument("--benchmark-json")
     add_options(cases)
-    return {"pytest": cases, "profile": profile._parser()}
+    return {
+        "pytest": cases, "bench_tests.profile": profile._parser(), "optim.train": train._parser(),
+        "bench_tests.report": report._parser(),
+    }  # fmt: skip
 
 
 def check_command(line: str, known: dict[str, argparse.ArgumentParser]) -> None:
@@ -335,8 +352,8 @@ def check_command(line: str, known: dict[str, argparse.ArgumentParser]) -> None:
             if words[0] == "pytest":
                 target = known["pytest"].parse_args(words[1:]).target
                 assert Path(target).exists(), target
-            elif words[2] == "bench_tests.profile":
-                known["profile"].parse_args(words[3:])
+            elif words[2] in known:
+                known[words[2]].parse_args(words[3:])
         except SystemExit:
             pytest.fail(f"{line}: {refused.getvalue()}")
 
@@ -344,20 +361,39 @@ def check_command(line: str, known: dict[str, argparse.ArgumentParser]) -> None:
 @pytest.mark.parametrize(
     "subject",
     [
-        {}, {"workload": "kws", "data": "speech_happy", "unit": "ms", "size": 1000},
+        {}, {"workload": "kws", "data": "speech_happy_clips_0a1b2c3d", "unit": "ms", "size": 1000},
         {"workload": "kws_streaming", "data": "synthetic_tones", "unit": "ms"},
-        {"workload": "tinychat", "data": "z80ai", "unit": "chars"}, {"data": "folder_my photos"}, {"device": "cuda"},
+        {"workload": "kws", "data": "synthetic_tones", "unit": "ms", "size": 1000},
+        {"workload": "tinychat", "data": "z80ai", "unit": "chars"}, {"data": "folder_my photos"}, {"data": "folder_x"},
+        {"workload": "tinychat", "data": "own_sentences", "unit": "chars"}, {"device": "cuda"},
     ],
 )  # fmt: skip
-def test_every_command_that_supplies_something_is_one_that_can_be_given(subject):
-    material = material_of(stored.record(backend="onnxruntime", recipe="original") | subject)
+def test_every_command_that_a_report_prints_is_one_that_can_be_given(subject):
+    one = stored.record(backend="onnxruntime", recipe="original", weights="best.pth") | subject
     known, found = parsers(), []
-    for section in (discussion(material), conclusion(material), conclusion(material, NEEDS)):
-        found += commands_in(section)
+    for weights_own in (True, False):
+        material = material_of(one | {"weights_own": weights_own})
+        for section in (
+            introduction(material), methodology(material), discussion(material), conclusion(material),
+            conclusion(material, NEEDS),
+        ):  # fmt: skip
+            found += commands_in(section)
     assert any(line.startswith("pytest ") for line in found)
-    assert any("bench_tests.profile" in line for line in found)
+    for command in ("bench_tests.profile", "optim.train", "bench_tests.report"):
+        assert any(command in line for line in found)
     for line in found:
         check_command(line, known)
+    if one["data"].startswith("speech"):
+        assert all("--keyword happy " in f"{line} " for line in found if "--workload" in line)
+
+
+def test_a_folder_is_given_as_the_run_s_command_gave_it_and_a_workload_of_one_s_own_without_data():
+    folder = replace(RUN, command="pytest bench_tests --data-dir='my clips'")
+    assert subject("kws", "speech_happy_my_clips", folder)[2:] == ["--keyword", "happy", "--data-dir", "my clips"]
+    assert subject("theirs", "words_0a1b2c3d", folder)[2:] == ["--data-dir", "my clips"]
+    own = replace(RUN, asked_for={"workload": "pkg.module:OBJECT"})
+    assert subject("theirs", "imagenette", own) == ["--workload", "pkg.module:OBJECT"]
+    assert measured_subject("theirs", "synthetic_tones", own) == ["--workload", "pkg.module:OBJECT"]
 
 
 HOSTILE = ("<script>alert(1)</script>", "{best} {0} %s", "a\"b'c", "two\nlines", "x" * 500, "日本", "")
@@ -432,3 +468,12 @@ def test_a_recipe_that_failed_is_not_proposed_as_one_that_was_not_measured():
     text = next_to_try(replace(RUN, not_measured=(lost,)))
     assert "Methods: channels50, combined were not measured" in text
     assert "Not as they are: resnet18-imagenette-int8-openvino-fp32-224px-b1-t2" in text
+
+
+def test_sizes_whose_qualities_are_not_told_apart_have_no_price():
+    wide = {"quality_top1_low": 0.70, "quality_top1_high": 0.93, "quality_examples": 128}
+    sizes = [quality_at(128, 0.80, 0.004) | wide, quality_at(224, 0.86, 0.010) | wide]
+    text = said(answered(material_of(*sizes))["size"])
+    assert "On 128 examples no difference between 128 and 224 px can be shown." in text
+    assert "a millisecond" not in text
+    assert "is 224 px, which the intervals leave open" in text

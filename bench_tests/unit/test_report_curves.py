@@ -18,12 +18,12 @@ from bench_tests.harness.report.figures.charts import (
     looks,
     row_of,
     scale_of,
-    short_name,
 )
 from bench_tests.harness.report.figures.curves import curves
 from bench_tests.harness.report.figures.sweeps import MOST_CHOICES, MOST_LINES
 from bench_tests.harness.report.load import read
 from bench_tests.harness.report.material import Variant
+from bench_tests.harness.report.wording import cut
 from bench_tests.unit import stored
 
 HOSTILE = '<img src=x onerror="alert(1)">\n{{7*7}} \\" ' + "n" * 500
@@ -315,9 +315,9 @@ def test_more_than_a_decade_is_logarithmic(values, kind):
     assert scale_of(values)["type"] == kind
 
 
-@given(st.text(), st.integers(2, 80))
-def test_short_names_are_one_short_line(text, length):
-    found = short_name(text, length)
+@given(st.text(), st.integers(3, 80))
+def test_names_that_are_cut_are_one_short_line(text, length):
+    found = cut(text, length)
     assert len(found) <= length
     assert "\n" not in found
 

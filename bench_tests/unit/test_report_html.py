@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Iterable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,124 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench_tests.harness.report.document import (
-    NOTHING,
     Cell,
-    Cite,
-    Code,
     Column,
     Document,
     Figure,
     Items,
     Listing,
-    Number,
     Paragraph,
     Row,
-    Section,
-    Strong,
     Table,
     say,
 )  # fmt: skip
 from bench_tests.harness.report.forms import html as page
 from bench_tests.harness.report.forms.html import MOST_ROWS, html
-from bench_tests.harness.report.material import Entry, Material
+from bench_tests.harness.report.material import Material
 from bench_tests.unit import stored
-
-HOSTILE = (
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "</script><script>alert(3)</script>", "{{7*7}}",
-    "a\nb\r\nc\td", "x" * 500, "\u202egnp.exe \U0001f600 ñ ", "' onclick='alert(4)", "<!--", "]]>", "{% raw %}",
-    "=1+1",
-)  # fmt: skip
-
-
-def rows_of(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    return [
-        {
-            "record": entry.number, "recipe": entry.variant.recipe, "backend": entry.variant.backend,
-            "precision": entry.variant.precision, "variant": entry.variant.label, "case": entry.case,
-            "batch": entry.batch, "fps": entry.fps.value, "fps_low": entry.fps.low, "fps_high": entry.fps.high,
-            "when": entry.run.when,
-        }
-        for entry in entries
-    ]  # fmt: skip
-
-
-def rates(material: Material, name: str = "rates") -> Figure:
-    """FPS against batch at the largest size: interval bands, lines and points."""
-    largest = max(entry.size for entry in material.entries)
-    x = {"field": "batch", "type": "quantitative", "scale": {"type": "log", "base": 2}, "title": "batch"}
-    colour = {"field": "variant", "type": "nominal", "title": None, "legend": {"orient": "bottom", "columns": 4}}
-    line = {"field": "fps", "type": "quantitative", "title": "FPS", "scale": {"type": "log"}}
-    band = {"y": {**line, "field": "fps_low"}, "y2": {"field": "fps_high"}}
-    spec = {
-        "datasets": {"rows": rows_of(entry for entry in material.entries if entry.size == largest)},
-        "data": {"name": "rows"}, "width": 560, "height": 300,
-        "encoding": {"x": x, "color": colour},
-        "layer": [
-            {"mark": {"type": "area", "opacity": 0.2}, "encoding": band},
-            {"mark": "line", "encoding": {"y": line}},
-            {"mark": {"type": "point", "filled": True, "size": 60},
-             "encoding": {"y": line, "tooltip": [{"field": "case"}, {"field": "fps", "format": ".1f"}]}},
-        ],
-    }  # fmt: skip
-    return Figure(name, "OpenVINO bf16 is fastest", "FPS grows with the batch up to 8.", spec, say("Bands: intervals."))
-
-
-def over_time(material: Material) -> Figure:
-    """A case over commits, whose x axis is time."""
-    spec = {
-        "datasets": {"rows": rows_of(material.entries)}, "data": {"name": "rows"}, "width": 560, "height": 120,
-        "mark": "point",
-        "encoding": {"x": {"field": "when", "type": "temporal"}, "y": {"field": "fps", "type": "quantitative"},
-                     "color": {"field": "backend", "type": "nominal"}},
-    }  # fmt: skip
-    return Figure("over-time", "Nothing has changed", "One run.", spec)
-
-
-def measured(material: Material, name: str = "results") -> Table:
-    columns = (
-        Column("case", "case", numeric=False), Column("fps", "FPS"), Column("speedup", "x eager [95 %]"),
-        Column("drop_points", "drop, points"),
-    )  # fmt: skip
-    best = max(material.entries, key=lambda entry: entry.speedup.value, default=None)
-    rows = tuple(
-        Row(
-            (
-                Cell(entry.case, entry.case), Cell(f"{entry.fps.value:.1f}", entry.fps.value),
-                Cell(f"{entry.speedup.value:.2f}", entry.speedup.value),
-                NOTHING if entry.number % 2 else Cell("0.1", 0.1 + entry.number),
-            ),
-            entry.number,
-            entry is best,
-        )
-        for entry in material.entries
-    )  # fmt: skip
-    return Table(name, "Results of all cases", columns, rows, say("The fastest is marked."))
-
-
-def demo(material: Material) -> Document:
-    """A report with every kind of block."""
-    number = len(material.entries) - 1
-    answer = say(
-        "{best} is {fastest}, {x} over PyTorch: see {paper}.", best=Code("openvino bf16"), fastest=Strong("fastest"),
-        x=Number("2.88x [2.82, 2.94]", number), paper=Cite("Okabe & Ito (2008)", "https://jfly.uni-koeln.de/color/"),
-    )  # fmt: skip
-    part = Section(
-        "results-all", "resnet18 on imagenette, 2 threads",
-        (Paragraph(answer), measured(material), rates(material), over_time(material)),
-    )  # fmt: skip
-    return Document(
-        "How fast is it?",
-        say("{count} cases on one machine.", count=str(len(material.entries))),
-        (
-            Section("in-short", "In short", (Items((answer, say("Size matters."))), Items((say("1"),), numbered=True))),
-            Section("methodology", "Methodology", (Listing("pytest bench_tests --size 128,224"),)),
-            Section("results", "Results", (Paragraph(say("No GPU."), kind="note"),), (part,)),
-        ),
-    )  # fmt: skip
-
-
-def two_recipes(tmp_path: Path, **more: Any) -> Material:
-    return stored.material(tmp_path, stored.run(stored.matrix(recipes=("original", "int8"), **more)))
+from bench_tests.unit.documents import HOSTILE, demo, document, everything, kept, measured, rates, two_recipes
 
 
 def unpacked(text: str) -> dict[str, Any]:
@@ -187,10 +84,10 @@ def test_everything_of_the_document_stands_in_the_page(tmp_path):
 
 def test_the_block_holds_specs_tables_and_records_unrounded(tmp_path):
     material = two_recipes(tmp_path, batches=(1, 8))
-    document = demo(material)
-    data = unpacked(html(document, material))
-    assert [one["spec"]["datasets"] for one in data["figures"]] == [one.spec["datasets"] for one in document.figures()]
-    table = document.tables()[0]
+    written = demo(material)
+    data = unpacked(html(written, material))
+    assert [one["spec"]["datasets"] for one in data["figures"]] == [one.spec["datasets"] for one in written.figures()]
+    table = written.tables()[0]
     values = [[row.cells[at].value for row in table.rows] for at in range(4)]
     names = ["case", "fps", "speedup", "drop_points"]
     assert data["tables"] == [{"name": "results", "columns": names, "values": values}]
@@ -220,8 +117,7 @@ def test_one_case_has_nothing_to_choose(tmp_path):
 def test_no_record_at_all_is_a_page(tmp_path):
     unmeasured = [{"case": "a", "status": "failed", "reason": "out of memory"}]
     material = stored.material(tmp_path, stored.run([], not_measured=unmeasured))
-    document = Document("Nothing was measured", (), (Section("in-short", "In short", (Paragraph(say("Nothing.")),)),))
-    text = html(document, material)
+    text = html(document(Paragraph(say("Nothing.")), title="Nothing was measured"), material)
     assert "Nothing was measured" in Tags(text).words
     assert unpacked(text)["records"]["line"] == []
 
@@ -237,23 +133,21 @@ def test_whatever_a_file_says_is_text(hostile, tmp_path):
     def hostile_document(text: str, material: Material) -> Document:
         table = Table(text, text, (Column(text, text),), (Row((Cell(text, text),), 0),), (text,))
         figure = Figure(text, text, text, rates(material).spec, (text,))
-        blocks = (Paragraph((text, Code(text), Number(text, 0), Strong(text))), Items(((text,),)), Listing(text), table)
-        return Document(text, (text,), (Section("results", text, (*blocks, figure)),))
+        return document(*everything(text), table, figure, title=text)
 
     text = html(hostile_document(hostile, material), material)
     tags, expected = Tags(text), Tags(html(hostile_document("tame", tame), tame))
     assert [name for name, _ in tags.tags] == [name for name, _ in expected.tags]  # not one tag is the file's
     assert [set(attributes) for _, attributes in tags.tags] == [set(attributes) for _, attributes in expected.tags]
-    assert unpacked(text)["records"]["columns"]["case"][0] == hostile
+    assert unpacked(text)["records"]["columns"]["case"][0] == kept(hostile)
 
 
 @settings(max_examples=40)
 @given(st.lists(st.text(), min_size=1))
 def test_no_text_becomes_markup(texts):
-    spans = tuple(text for text in texts)
-    document = Document("t", spans, (Section("s", "s", (Listing("".join(texts)), Items((spans,)))),))
-    tags = Tags(html(document, Material((), ())))
-    plain = Tags(html(Document("t", ("a",), (Section("s", "s", (Listing("a"), Items((("a",),)))),)), Material((), ())))
+    written = document(Listing("".join(texts)), Items((tuple(texts),)))
+    tags = Tags(html(written, Material((), ())))
+    plain = Tags(html(document(Listing("a"), Items((("a",),))), Material((), ())))
     assert [name for name, _ in tags.tags] == [name for name, _ in plain.tags]
 
 
@@ -266,25 +160,25 @@ def test_a_file_name_that_is_no_unicode_can_be_written(tmp_path):
 def test_a_number_that_json_lacks_is_none(tmp_path):
     material = stored.material(tmp_path, stored.run([stored.record()]))
     table = Table("t", "t", (Column("a", "a"),), (Row((Cell("inf", float("inf")),)), Row((Cell("1", 1.0),))))
-    data = unpacked(html(Document("t", (), (Section("s", "s", (table,)),)), material))
+    data = unpacked(html(document(table), material))
     assert data["tables"][0]["values"] == [[None, 1.0]]
 
 
 def test_long_tables_name_the_file_that_has_all(tmp_path):
     material = stored.material(tmp_path, stored.run(stored.record(batch=batch) for batch in range(1, MOST_ROWS + 3)))
-    document = Document("t", (), (Section("results", "Results", (measured(material),)),))
-    tags = Tags(html(document, material))
+    written = document(measured(material))
+    tags = Tags(html(written, material))
     assert "These are the first 1,000 of 1,002 rows; tables/results.csv has all." in tags.words
     assert "2 more records are not listed here" in tags.words
     assert len([one for one in tags.all("tr") if "data-record" in one]) == 2 * MOST_ROWS
-    assert len(unpacked(html(document, material))["tables"][0]["values"][0]) == MOST_ROWS + 2
+    assert len(unpacked(html(written, material))["tables"][0]["values"][0]) == MOST_ROWS + 2
 
 
 def test_the_page_has_no_more_rows_than_it_can_bear(tmp_path, monkeypatch):
     material = stored.material(tmp_path, stored.run(stored.record(batch=batch) for batch in range(1, 301)))
     monkeypatch.setattr(page, "_PAGE_ROWS", 500)
     tables = tuple(measured(material, f"results-{at}") for at in range(2))
-    tags = Tags(html(Document("t", (), (Section("results", "Results", tables),)), material))
+    tags = Tags(html(document(*tables), material))
     assert tags.words.count("These are the first 200 of 300 rows") == 2
 
 

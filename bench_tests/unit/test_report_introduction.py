@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench_tests.harness.report.answers.busy import hardware_answer
 from bench_tests.harness.report.document import Cite, Code, Paragraph, Table, plain
 from bench_tests.harness.report.load import read
 from bench_tests.harness.report.material import Material
+from bench_tests.harness.report.profile_facts import loads, possible, roofline_s
 from bench_tests.harness.report.sections.introduction import introduction
 from bench_tests.harness.report.sections.methods import MODULES, docstring, marked, method, papers
-from bench_tests.harness.report.sections.profiles import loads, possible, roofline_s
-from bench_tests.harness.report.sections.repeating import data_options
 from bench_tests.unit.stored import FINGERPRINT, material, matrix, record, run, write
 
 METHODS = sorted(set(MODULES.values()))
@@ -209,20 +209,6 @@ def test_without_a_profile_the_command_for_one_stands_there(tmp_path):
     assert "eager reaches" in words
 
 
-@pytest.mark.parametrize(
-    ("data", "options"),
-    [
-        ("speech_happy", ["--keyword", "happy"]),
-        ("imagenette", ["--data", "imagenette"]),
-        ("z80ai", []),
-        ("speech", []),
-        ("folder_mine", ["--data", "folder", "--data-dir", "FOLDER"]),
-    ],
-)
-def test_options_of_data(data, options):
-    assert data_options(data) == options
-
-
 def test_starting_points_are_the_records(tmp_path):
     found = made(tmp_path, matrix(), profile(layer(), layer("fc")))
     rows = table(introduction(found), "models").rows
@@ -234,7 +220,7 @@ def test_starting_points_are_the_records(tmp_path):
         assert row.cells[3].value == 2000  # of the profile's layers
         assert row.cells[4].value == source.record["gflop"]
         assert row.cells[5].value == source.record["size_bytes"] / 1e6
-        assert row.cells[6].value == pytest.approx(100 * source.record["quality_top1_original"])
+        assert row.cells[6].value == source.record["quality_top1_original"]
         assert row.cells[8].value == 1e3 * source.record["trimmed_mean_s"]
 
 
@@ -260,6 +246,28 @@ def test_firmware_has_cycles_and_flash_in_place_of_a_profile(tmp_path):
     assert "fills 50 % of an UNO's flash and 50 % of its SRAM" in words
     assert "580,000 bytes, 18 times an UNO's flash" in words
     assert "bench_tests.profile" not in words
+
+
+def test_cycles_are_those_of_a_character_as_where_the_hardware_is_judged(tmp_path):
+    chip = {"workload": "tinychat_text", "data": "z80ai", "unit": "chars", "size": 64, "clock": "cycles"}
+    one = record(recipe="a", backend="avr", cycles=25_000, cycles_per_character=20_000.0, macs=50_000, **chip)
+    found = made(tmp_path, [one])
+    assert "0.400 cycles for each of them in a on avr" in text(introduction(found))
+    assert "0.40 cycles each" in text(hardware_answer(found, found.groups[0]))
+
+
+def test_a_loss_is_told_in_its_own_unit(tmp_path):
+    loss = record(quality="loss", quality_loss=2.5, quality_loss_original=2.4, quality_higher_is_better=False)
+    (row,) = table(introduction(made(tmp_path, [loss])), "models").rows
+    assert (row.cells[6].value, row.cells[6].text) == (2.4, "2.400 loss")
+
+
+def test_every_lower_precision_is_held_against_each_profile(tmp_path):
+    records = [record(precision=precision, peak_gflops=peak) for precision, peak in
+               (("fp32", 500.0), ("bf16", 1000.0), ("fp16", 2000.0))]  # fmt: skip
+    words = text(introduction(made(tmp_path, records, profile(layer()))))
+    for precision, ratio in (("bf16", "2.0"), ("fp16", "4.0")):
+        assert f"in {precision}: The peak measured here in {precision} is {ratio} times that in fp32" in words
 
 
 def test_a_foreign_model_of_an_older_run_is_not_guessed(tmp_path):

@@ -4,6 +4,9 @@ import math
 import pytest
 
 from bench_tests.harness.report.load import read
+from bench_tests.harness.report.material import fastest
+from bench_tests.harness.report.picks import headline, ranked
+from bench_tests.harness.report.tables import describe
 from bench_tests.unit import stored
 from models.errors import SpeedproofError
 
@@ -21,7 +24,7 @@ def test_records_know_their_file_and_line(tmp_path):
     [
         ("", "it is empty"),
         ('{"benchmarks": [', "no whole JSON file"),
-        ("[1, 2]", "holds a list, expected an object"),
+        ("[1, 2]", "holds no object"),
         ("{}", "no file of Speedproof's"),
         ('{"benchmarks": 5}', "broken"),
         ('{"benchmarks": [5]}', "broken"),
@@ -150,6 +153,34 @@ def test_both_forms_of_a_history_of_trainings(tmp_path):
         "second": [{"validation_top1": 0.3}],
     }
     assert (two.score, two.commands, two.facts["epochs"]) == ("top1", ("python -m optim.train",), 3)
+
+
+def test_a_row_beside_which_pytorch_ran_far_off_its_median_is_not_the_fastest(tmp_path):
+    records = stored.matrix(sizes=(224,), batches=(1,), precisions=("fp32",))
+    for record in records:
+        record["reference_trimmed_mean_s"] = 0.010
+    records[-1] |= {"reference_trimmed_mean_s": 0.014, "speedup": 2.5, "speedup_low": 2.4, "speedup_high": 2.6}
+    (group,) = stored.material(tmp_path, stored.run(records)).groups
+    assert [entry.variant.backend for entry in group.entries if entry.disturbed] == ["openvino"]
+    assert fastest(group.entries).variant.backend == "onnxruntime"
+    assert ranked(group.entries)[-1].variant.backend == "openvino"
+    (alone,) = stored.material(tmp_path, stored.run(records[-1:])).groups
+    assert not alone.entries[0].disturbed
+
+
+def test_the_headline_is_at_the_largest_size_that_the_weights_were_trained_for(tmp_path):
+    foreign = stored.matrix(sizes=(320,), batches=(1,), weights_own=False)
+    records = [*stored.matrix(sizes=(128, 224), batches=(1, 8)), *foreign]
+    (group,) = stored.material(tmp_path, stored.run(records)).groups
+    assert {entry.size for entry in headline(group)} == {224}
+
+
+def test_groups_of_the_same_words_are_told_apart_by_their_machines(tmp_path):
+    records = [stored.record(), stored.record(fingerprint="other-machine"), stored.record(data="digits")]
+    groups = stored.material(tmp_path, stored.run(records)).groups
+    assert len({describe(group) for group in groups}) == 3
+    assert "other-machine" in describe(groups[1])
+    assert stored.FINGERPRINT not in describe(groups[2])
 
 
 def test_bands_hold_their_estimate(tmp_path):

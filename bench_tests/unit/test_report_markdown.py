@@ -1,8 +1,6 @@
 """The report as Markdown, read back by markdown-it."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,49 +9,29 @@ from markdown_it import MarkdownIt
 
 from bench_tests.harness.report.document import (
     Cell,
-    Cite,
     Code,
     Column,
     Document,
     Figure,
-    Items,
     Listing,
     Number,
     Paragraph,
     Row,
     Section,
-    Strong,
     Table,
     say,
-)
+)  # fmt: skip
 from bench_tests.harness.report.forms.markdown import markdown
-from bench_tests.harness.report.material import Material
 from bench_tests.unit import stored
+from bench_tests.unit.documents import HOSTILE, document, everything, material, reference, table
 
 FOLDER = Path("reports/all")
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-HOSTILE = [
-    "<script>alert(1)</script>", "a|b", "\\|", "`", "``a`", "* a", "_a_ b_c", "**a**", "[a](b)", "![a](b)", "1. a",
-    "- a", "+ a", "# a", "a #", "> a", "---", "===", ":--", "~~a~~", "a\n\nb", "    a", "&lt;&#60;", "\\", "$x$",
-    "<!--", "``` py", "http://a.bc/d", "www.a.bc", "\u202eabc", "\0", "\ud800", "a" * 500, "word " * 80,
-]  # fmt: skip
+COLUMNS = (Column("name", "name", numeric=False), Column("fps", "FPS"))
 
 
-def reference(text):
-    """What a reader sees of a text: one line without doubled spaces, and a sign for what cannot be seen."""
-    seen = (" " if char.isspace() else char if char.isprintable() else "\ufffd" for char in text)
-    return " ".join("".join(seen).split())
-
-
-def material(file=Path("runs/x.json")):
-    run = SimpleNamespace(file=file)
-    entries: Any = [SimpleNamespace(run=run, line=line) for line in (12, 34)]
-    return Material(tuple(entries), ())
-
-
-def write(*blocks, title="Title", lead=(), given=None):
-    section = Section("part", title, blocks)
-    return markdown(Document(title, lead, (section,)), given or material(), FOLDER)
+def write(*blocks, title="Title", given=None):
+    return markdown(document(*blocks, title=title), given or material(), FOLDER)
 
 
 def seen(token):
@@ -67,12 +45,6 @@ def inlines(text):
     return [token for token in READER.parse(text) if token.type == "inline"]
 
 
-def table(rows, record=None, best=False):
-    columns = (Column("name", "name", numeric=False), Column("fps", "FPS"))
-    made = tuple(Row((Cell(name, name), Cell(fps, 1.0)), record, best) for name, fps in rows)
-    return Table("results", "Results", columns, made)
-
-
 def hostile(test):
     for text in HOSTILE:
         test = example(text)(test)
@@ -81,28 +53,13 @@ def hostile(test):
 
 @hostile
 def test_whatever_a_file_says_stays_text(text):
-    sentence = say(
-        "a {plain} b {strong} c {number} d {code} e {cite} f",
-        plain=text,
-        strong=Strong(f"s{text}s"),
-        number=Number(f"n{text}", 0),
-        code=Code(f"c{text}"),
-        cite=Cite(f"l{text}", "https://a.b/(c) d"),
-    )
-    figure = Figure("picture", f"T{text}T", f"A{text}", {})
-    written = write(
-        Paragraph(sentence), Paragraph(sentence, "note"), Items((say("{x}", x=text), sentence)), Paragraph((text,)),
-        figure, table([(f"k{text}", text), ("other", "2")], 1, True), title=text,
-    )  # fmt: skip
+    picture = Figure("picture", f"T{text}T", f"A{text}", {})
+    written = write(*everything(text), picture, title=text)
     written.encode()
-    shape = [token.type for token in READER.parse(written)]
-    calm = write(
-        *(Paragraph(say("x")), Paragraph(say("x"), "note"), Items((say("x"), say("x"))), Paragraph(say("x"))),
-        figure, table([("k", "1"), ("other", "2")]), title="x",
-    )  # fmt: skip
     blank = not reference(text)
     if not blank:
-        assert shape == [token.type for token in READER.parse(calm)]
+        calm = write(*everything("x"), picture, title="x")
+        assert [token.type for token in READER.parse(written)] == [token.type for token in READER.parse(calm)]
     children = [child for token in inlines(written) for child in token.children]
     assert [child.content for child in children if child.type == "html_inline"] == ['<a id="part">', "</a>"]
     assert {child.type for child in children} <= {
@@ -110,15 +67,15 @@ def test_whatever_a_file_says_stays_text(text):
         "link_close", "image",
     }  # fmt: skip
     addresses = {child.attrs["href"] for child in children if child.type == "link_open"}
-    assert addresses == {"#part", "../../runs/x.json#L12", "../../runs/x.json#L34", "https://a.b/%28c%29%20d"}
+    assert addresses == {"#part", "../../runs/x.json#L10", "../../runs/x.json#L11", "https://a.b/%28c%29%20d"}
     whole = reference(f"a {text} b s{text}s c n{text} d c{text} e l{text} f")
     texts = [seen(token) for token in inlines(written)]
-    assert texts.count(whole) == 3
+    assert texts.count(whole) == 5
     assert reference(f"T{text}T") in texts
     assert reference(f"k{text}") in texts
     if not blank:
         assert texts[0] == reference(text)
-        assert texts.count(reference(text)) >= 5  # title, contents, heading, item, paragraph, cell
+        assert texts.count(reference(text)) >= 5  # title, contents, heading, item, paragraph
     pictures = [child for child in children if child.type == "image"]
     assert [picture.attrs["src"] for picture in pictures] == ["picture.png"]
     assert seen(pictures[0]) == reference(f"A{text}")
@@ -137,9 +94,9 @@ def test_addresses_in_a_text_are_not_linked_by_a_code_host():
 
 
 def test_records_are_linked_from_the_folder_whatever_their_file_is_called():
-    given = material(Path("reports/all/a b:c)#?.json"))
+    given = material(file=Path("reports/all/a b:c)#?.json"))
     written = write(Paragraph(say("{x}", x=Number("3x", 1))), given=given)
-    assert "[3x](a%20b%3Ac%29%23%3F.json#L34)" in written
+    assert "[3x](a%20b%3Ac%29%23%3F.json#L11)" in written
 
 
 def test_prose_is_wrapped_but_neither_code_nor_a_table():
@@ -153,27 +110,27 @@ def test_prose_is_wrapped_but_neither_code_nor_a_table():
 
 def test_a_long_table_says_where_the_rest_is_and_a_row_names_what_differs():
     rows = [(f"name{at}", str(at)) for at in range(1234)]
-    written = write(table(rows))
-    assert "| name199 | 199 |" in written
+    written = write(table(COLUMNS, rows))
+    assert "| [name199](../../runs/x.json#L11) | 199 |" in written
     assert "name200" not in written
     assert "The first 200 of 1,234 rows; all of them are in tables/results.csv." in written
     columns = (Column("recipe", "recipe", False), Column("backend", "backend", False), Column("fps", "FPS"))
     cells = [tuple(Cell(text, text) for text in ("original", name, "1 [1, 2]")) for name in ("eager", "openvino")]
     written = write(Table("t", "T", columns, tuple(Row(row, 0) for row in cells)))
-    assert "| [openvino](../../runs/x.json#L12) | 1 \\[1,\u00a02\\] |" in written
+    assert "| [openvino](../../runs/x.json#L10) | 1 \\[1,\u00a02\\] |" in written
     assert "In all rows: recipe original." in written
 
 
 @pytest.mark.parametrize("rows", [[], [("", "")]])
 def test_empty_tables_are_tables(rows):
-    assert "table_open" in [token.type for token in READER.parse(write(table(rows, best=True)))]
+    assert "table_open" in [token.type for token in READER.parse(write(table(COLUMNS, rows, best=True)))]
 
 
 def test_sections_and_their_parts_are_in_the_contents_and_can_be_reached():
     deep = Section("deep", "Deep")
     inner = Section("inner", "Inner", (Paragraph(say("x")),), (deep,))
-    document = Document("T", say("lead"), (Section("one", "One", (), (inner,)), Section("two", "Two")))
-    written = markdown(document, material(), FOLDER)
+    whole = Document("T", say("lead"), (Section("one", "One", (), (inner,)), Section("two", "Two")))
+    written = markdown(whole, material(), FOLDER)
     for slug in ("one", "inner", "two"):
         assert written.count(f"](#{slug})") == written.count(f'<a id="{slug}"></a>') == 1
     assert "](#deep)" not in written

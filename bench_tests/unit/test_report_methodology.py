@@ -73,9 +73,30 @@ def test_data_and_weights_are_told_once_for_the_same(tmp_path):
     assert "In 8 records the weights are not of the size" in text(section)
 
 
-def test_synthetic_data_are_labelled(tmp_path):
-    assert "synthetic_tones is made up" in text(methodology(made(tmp_path, run([record(data="synthetic_tones")]))))
-    assert "is made up" not in text(methodology(material(tmp_path)))
+@pytest.mark.parametrize(
+    ("workload", "judged_by", "drop", "units"),
+    [
+        ("resnet18", {}, "A drop beyond 1 point for resnet18", ["%", "points"]),
+        (
+            "theirs", {"quality": "loss", "quality_loss": 2.5, "quality_higher_is_better": False},
+            "A drop beyond 0.01 for theirs", ["its own", "its own"],
+        ),
+    ],
+)  # fmt: skip
+def test_quality_is_told_in_its_unit(tmp_path, workload, judged_by, drop, units):
+    section = methodology(made(tmp_path, run([record(workload=workload, **judged_by)])))
+    assert drop in text(section)
+    told = {row.cells[0].text: row.cells[1].text for row in table(section, "metrics").rows}
+    assert [told["quality"], told["change"]] == units
+
+
+def test_the_best_epoch_is_the_one_that_the_file_names(tmp_path):
+    epochs = [{"validation_top1": score} for score in (0.6, 0.8, 0.9)]
+    history = {"config": {}, "epochs": epochs, "best_validation_top1": 0.8}
+    made_of = table(methodology(made(tmp_path, run([record()]), history)), "trainings")
+    (row,) = made_of.rows
+    told = dict(zip((column.name for column in made_of.columns), (cell.value for cell in row.cells), strict=True))
+    assert (told["best_epoch"], told["best_validation"]) == (2, 0.8)
 
 
 def test_parameters_that_a_step_looks_at_stand_in_its_table(tmp_path):

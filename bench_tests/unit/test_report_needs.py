@@ -46,6 +46,7 @@ def said(blocks) -> str:
         ("drop<=0.5 points", "drop", "<=", 0.5),
         ("quality>=85%", "quality", ">=", 0.85),
         ("quality>=0.85", "quality", ">=", 0.85),
+        ("quality<=4", "quality", "<=", 4.0),
         ("disk<=2 MB", "disk", "<=", 2e6),
         ("memory<1GiB", "memory", "<", 2**30),
         ("speedup>=3x", "speedup", ">=", 3.0),
@@ -169,6 +170,8 @@ def test_a_need_that_is_met_on_average_only_is_told_so_and_comes_second():
     alone = said(recommend(group_of(quick), [need]))
     assert "on average, not surely: its 95th percentile is 12.0 ms" in alone
     assert "No other of the 1 cases" in alone
+    assert "The rule: of the cases that surely meet all needs" in text
+    assert "The rule: of the cases that meet all needs" in alone
 
 
 def test_the_largest_input_is_taken_unless_a_need_is_about_it():
@@ -230,6 +233,15 @@ def test_cases_without_a_needed_figure_are_left_out_and_counted():
     text = said(recommend(group_of(bare, stored.record()), [parse_need("memory<=1GiB")]))
     assert "take eager at" in text
     assert "1 of 2 cases have no peak of the CPU's memory and were left out." in text
+
+
+def test_a_loss_is_held_against_its_need_in_its_own_unit():
+    loss = {"quality": "loss", "quality_loss": 4.5, "quality_higher_is_better": False, "quality_drop": 0.25}
+    text = said(recommend(group_of(stored.record(**loss)), [parse_need("quality<=4"), parse_need("drop<=0.1")]))
+    assert "its quality of 4.5 misses quality<=4 by 0.5" in text
+    assert "its drop of the quality of 0.25 misses drop<=0.1 by 0.15" in text
+    below_one = said(recommend(group_of(stored.record(**loss | {"quality_loss": 0.5})), [parse_need("quality<=0.25")]))
+    assert "its quality of 0.5 misses quality<=0.25 by 0.25" in below_one
 
 
 def test_no_needs_no_recommendation():

@@ -3,52 +3,21 @@
 import json
 import re
 import string
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import typst
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench_tests.harness.report.document import (
-    Cell,
-    Cite,
-    Code,
-    Column,
-    Document,
-    Figure,
-    Items,
-    Listing,
-    Number,
-    Paragraph,
-    Row,
-    Section,
-    Strong,
-    Table,
-    say,
-)
+from bench_tests.harness.report.document import Column, Document, Figure, Items, Number, Paragraph, Section, say
 from bench_tests.harness.report.forms import pdf as module
 from bench_tests.harness.report.forms.page_width import fitted
 from bench_tests.harness.report.forms.paper import shown
 from bench_tests.harness.report.forms.pdf import TEMPLATE, data, pdf
-from bench_tests.harness.report.material import Material
 from bench_tests.harness.report.tables import resources_table, results_table
 from bench_tests.unit import stored
-from bench_tests.unit.test_report_markdown import HOSTILE, reference
-from bench_tests.unit.test_report_pictures import figure
+from bench_tests.unit.documents import HOSTILE, document, everything, figure, material, reference, table
 from models.errors import SpeedproofError
-
-
-def material(records=3):
-    run = SimpleNamespace(file=Path("runs/x.json"), when="2026-11-20T10:00:00+00:00", commit="0123abc")
-    entries: Any = [SimpleNamespace(number=at, run=run, line=10 + at, case=f"case-{at}") for at in range(records)]
-    return Material(tuple(entries), ())
-
-
-def document(*blocks, title="Title", parts=()):
-    return Document(title, say("lead"), (Section("part", title, blocks, parts),))
 
 
 def found(selector, written, given=None):
@@ -69,28 +38,16 @@ def printed(text):
     return reference(text.replace("\u200b", "").replace("\u00a0", " "))
 
 
+def sections(names):
+    return tuple(Section("part", f"T{name}", everything(name)) for name in names)
+
+
 def pages(made):
     return len(re.findall(rb"/Type\s*/Page\b", made))
 
 
-def table(columns, rows, **more):
-    made = tuple(Row(tuple(Cell(text, text) for text in row), 1) for row in rows)
-    return Table("results", "Results", columns, made, **more)
-
-
-def everything(text):
-    columns = (Column("name", f"h{text}", numeric=False), Column("fps", "FPS"))
-    sentence = say("a {a} b {b} c {c} d {d} e {e}", a=text, b=Strong(text), c=Number(text, 0), d=Code(text),
-                   e=Cite(text, "https://a.b/c"))  # fmt: skip
-    blocks = (
-        Paragraph(sentence), Paragraph(sentence, "note"), Items((sentence, (text,))), Items((sentence,), True),
-        Listing(text), table(columns, [(f"k{text}", f"v{text}"), ("other", "1 [1, 2]")], note=sentence),
-    )  # fmt: skip
-    return Section("part", f"T{text}", blocks)
-
-
 def test_it_is_a_pdf_for_readers_who_listen_and_the_same_each_time():
-    written = document(*everything("x").blocks, figure())
+    written = document(*everything("x"), figure())
     made = pdf(written, material())
     assert made.startswith(b"%PDF")
     assert pdf(written, material()) == made
@@ -98,11 +55,11 @@ def test_it_is_a_pdf_for_readers_who_listen_and_the_same_each_time():
     typst.compile(TEMPLATE, format="pdf", sys_inputs=inputs, pdf_standards="ua-1")  # title, language, alt, headings
 
 
-@example(HOSTILE)
+@example(list(HOSTILE))
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=5))
 def test_whatever_a_file_says_stays_text(names):
-    written = Document("Title", say("lead"), tuple(everything(name) for name in names))
+    written = Document("Title", say("lead"), sections(names))
     elements = found("selector(heading).or(table).or(link)", written)
     kinds = {kind: [one for one in elements if one["func"] == kind] for kind in ("heading", "table", "link")}
     headings = [printed("".join(texts(one["body"]))) for one in kinds["heading"]]
@@ -110,11 +67,11 @@ def test_whatever_a_file_says_stays_text(names):
     for given_table, name in zip(kinds["table"][:-1], names, strict=True):
         wanted = (f"h{name}", "FPS", f"k{name}", f"v{name}", "other", "1 [1, 2]")
         assert [printed(cell) for cell in texts(given_table)] == [reference(cell) for cell in wanted]
-    assert {link["dest"] for link in kinds["link"]} == {"https://a.b/c", "<record-0>", "<record-1>"}
+    assert {link["dest"] for link in kinds["link"]} == {"https://a.b/(c) d", "<record-0>", "<record-1>"}
 
 
 def test_hostile_names_make_a_pdf():
-    made = pdf(Document(HOSTILE[0], HOSTILE[1:5], tuple(everything(name) for name in HOSTILE)), material())
+    made = pdf(Document(HOSTILE[0], HOSTILE[1:5], sections(HOSTILE)), material())
     assert pages(made) > len(HOSTILE) // 4
 
 

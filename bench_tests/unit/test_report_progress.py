@@ -1,11 +1,13 @@
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench_tests.harness.fingerprint import differences
+from bench_tests.harness.report.document import slug
 from bench_tests.harness.report.figures.histories import MOST_CASES, history_figures
 from bench_tests.harness.report.figures.trainings import training_figures
 from bench_tests.harness.report.load import read
@@ -237,3 +239,12 @@ def test_sparse_trainings_never_raise(tmp_path_factory, values, name):
     if kept and values[0] is not None and math.isfinite(values[0]):
         assert "reaches its best validation top1" in figures[0].title
         assert max(row["score"] for row in figures[0].spec["datasets"]["rows"] if row["best"]) == max(kept)
+
+
+PLACES = st.lists(st.one_of(st.text(), st.integers()), max_size=4)
+
+
+@given(st.text(), PLACES, PLACES)
+def test_a_slug_is_a_short_safe_name_of_its_place(words, place, other):
+    assert re.fullmatch("[a-z0-9-]{1,47}", slug(words, place))
+    assert (slug(words, place) == slug(words, other)) == (place == other)

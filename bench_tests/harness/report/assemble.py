@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench_tests.harness.report.answers.fastest import fastest_answer
 from bench_tests.harness.report.answers.needs import Need, recommend
-from bench_tests.harness.report.document import Block, Code, Document, Items, Paragraph, Section, Sentence, say
+from bench_tests.harness.report.document import Block, Code, Document, Items, Listing, Paragraph, Section, Sentence, say
 from bench_tests.harness.report.forms.export import csv_text, json_text
 from bench_tests.harness.report.forms.html import html
 from bench_tests.harness.report.forms.markdown import markdown
@@ -20,7 +20,7 @@ from bench_tests.harness.report.sections.introduction import introduction
 from bench_tests.harness.report.sections.methodology import methodology
 from bench_tests.harness.report.sections.results import results
 from bench_tests.harness.report.sections.sources import sources
-from bench_tests.harness.report.tables import describe, records_table, unmeasured_table
+from bench_tests.harness.report.tables import describe, records_table, summary_table, unmeasured_table
 from models.errors import SpeedproofError
 from models.files import check_writable, save_bytes, save_text
 
@@ -40,6 +40,11 @@ def assemble(material: Material, needs: Sequence[Need] = ()) -> Document:
     return Document(_title(material), _lead(material), tuple(sections))
 
 
+_CHECKED = (
+    " Every case was compared with the original model, and judged on examples where there are any, before it was timed."
+)
+
+
 def _title(material: Material) -> str:
     names = list(dict.fromkeys(f"{group.workload} on {group.data}" for group in material.groups))
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
@@ -52,8 +57,8 @@ def _lead(material: Material) -> Sentence:
     between = "" if not days else f", {days[0]}" if len(days) == 1 else f", {days[0]} to {days[-1]}"
     missing = sum(len(run.not_measured) for run in material.runs)
     return say(
-        "{cases} measured and {missing} without a number, from {runs} on {machines}{between}. Every case was compared "
-        "with the original model, and judged on examples where there are any, before it was timed.",
+        "{cases} measured and {missing} without a number, from {runs} on {machines}{between}.{checked}",
+        checked=_CHECKED if material.entries else "",
         cases=_count(len(material.entries), "case"),
         missing=str(missing),
         runs=_count(len(material.runs), "run"),
@@ -67,18 +72,28 @@ def _count(number: int, name: str) -> str:
 
 
 def _in_short(material: Material, needs: Sequence[Need]) -> Section:
-    """The first sentence of the first answer of every group, and of what to take for the needs."""
+    """What is fastest, in a sentence, or in a table of several groups; and what to take for the needs."""
+    if not material.groups:
+        words = "No case was measured: the reasons stand under 'Cases without a number'; nothing can be recommended."
+        return Section("in-short", "In short", (Paragraph(say(words), kind="note"),))
+    several = len(material.groups) > 1
     told: list[Sentence] = []
     for group in material.groups:
         first = next((block for block in fastest_answer(group).blocks if isinstance(block, Paragraph)), None)
-        if first is not None:
-            told.append(say("{group}: {answer}", group=Code(describe(group)), answer=first.sentence))
-        advice = recommend(group, needs) if needs else ()
-        told += [block.sentence for block in advice[:1] if isinstance(block, Paragraph) and block.kind == "text"]
-    if told:
-        return Section("in-short", "In short", (Items(tuple(told)),))
-    words = "No case was measured: the reasons stand under 'Cases without a number'; nothing can be recommended."
-    return Section("in-short", "In short", (Paragraph(say(words), kind="note"),))
+        if first is not None and not several:
+            told.append(first.sentence)
+        advice = _advice(recommend(group, needs)) if needs else ()
+        if advice:
+            told.append(say("{group}: {advice}", group=Code(describe(group)), advice=advice) if several else advice)
+    blocks: list[Block] = [summary_table(material)] if several else []
+    return Section("in-short", "In short", (*blocks, *([Items(tuple(told))] if told else [])))
+
+
+def _advice(blocks: Sequence[Block]) -> Sentence:
+    """The first sentence of a recommendation, where it stands for itself: without a command that it announces."""
+    first, then = blocks[0], blocks[1] if len(blocks) > 1 else None
+    alone = isinstance(first, Paragraph) and first.kind == "text" and not isinstance(then, Listing)
+    return first.sentence if alone and isinstance(first, Paragraph) else ()
 
 
 def _without_a_number(material: Material) -> Section:

@@ -1,4 +1,4 @@
-"""The commands that supply what a report lacks, made of a group's own names.
+"""The commands that a report prints, made of a group's own names: to measure, to profile, to train.
 
 What of a group's data no record keeps, the folder of a data set of one's own, is read back from the run's command.
 """
@@ -15,7 +15,9 @@ from bench_tests.harness.report.material import Entry, Group, StoredRun
 Values = Sequence[int | str]
 _SIZES = {"px": (128, 224, 320), "ms": (10, 100, 1000)}
 _BATCHES = (1, 2, 4, 8, 16)
-_NAMED_DATA = ("imagenette", "synthetic_tones", "own_sentences")  # by --data; digits and z80ai are taken unnamed
+_NAMED_DATA = ("imagenette", "own_sentences")  # by --data; digits and z80ai are taken unnamed
+_SYNTHETIC = "synthetic_tones"  # only pytest takes it by --data; the others use it where there are no clips
+_SHARED = {"kws_waveform": "kws", "kws_streaming": "kws", "tinychat_text": "tinychat"}  # weights are trained as these
 _BACKENDS = {"cpu": ("eager", "inductor", "onnxruntime", "openvino"), "cuda": ("eager", "inductor", "tensorrt")}
 
 
@@ -40,7 +42,8 @@ def measure(
     ``at`` names the size and the batch of an entry.
     """
     sizes, batches = ((at.size,), (at.batch,)) if at is not None else (sizes, batches)
-    words = ["pytest", _experiment(group, recipes), *_subject(group)]
+    file = experiment(group.workload, in_cycles=group.in_cycles, with_recipes=bool(recipes))
+    words = ["pytest", file, *measured_subject(group.workload, group.data, group.newest)]
     lists = {"size": sizes, "batch": batches, "backend": backends, "precision": precisions, "recipe": recipes}
     for option, values in lists.items():
         if values:
@@ -52,37 +55,51 @@ def measure(
 
 def profile(group: Group, size: int, batch: int) -> str:
     """A per-layer profile of a group's workload."""
-    subject = [word for word in _subject(group) if word != "synthetic_tones"]
-    if subject[-1] == "--data":  # the profiler takes them by itself where there are no clips
-        subject.pop()
-    words = ["python", "-m", "bench_tests.profile", *subject, "--size", str(size), "--batch", str(batch)]
+    words = ["python", "-m", "bench_tests.profile", *subject(group.workload, group.data, group.newest)]
+    words += ["--size", str(size), "--batch", str(batch)]
     words += ["--threads", str(group.threads), *(["--device", group.device] if group.device != "cpu" else [])]
     return shlex.join([*words, "--json", "profile.json"])
 
 
-def _experiment(group: Group, recipes: Values) -> str:
-    if group.in_cycles:
+def train(group: Group, sizes: str = "") -> str:
+    """A training of the weights that a workload uses, for sizes separated by spaces; for its usual one without any."""
+    words = ["python", "-m", "optim.train"]
+    words += subject(_SHARED.get(group.workload, group.workload), group.data, group.newest)
+    return shlex.join([*words, *(["--size", *sizes.split()] if sizes else [])])
+
+
+def experiment(workload: str, *, in_cycles: bool, with_recipes: bool) -> str:
+    """The file of the experiment that measures a workload, as `bench_tests.harness.matrix` divides them."""
+    if in_cycles:
         return "bench_tests/test_firmware.py"
     for prefix, file in (("kws_streaming", "streaming"), ("kws", "kws"), ("tinychat", "tinychat")):
-        if group.workload.startswith(prefix):
+        if workload.startswith(prefix):
             return f"bench_tests/test_{file}.py"
-    return "bench_tests/test_methods.py" if recipes else "bench_tests"
+    return "bench_tests/test_methods.py" if with_recipes else "bench_tests"
 
 
-def _subject(group: Group) -> list[str]:
-    """The workload, as it is loaded, and its data."""
-    run = group.newest
+def subject(workload: str, data: str, run: StoredRun) -> list[str]:
+    """The options that name a workload, as it is loaded, and its data, by the name that records give them."""
     spec = run.asked_for.get("workload", "")
-    if ":" in spec and "," not in spec:  # of one's own: it brings its data itself
-        return ["--workload", spec]
-    words = ["--workload", group.workload]
-    if group.data in _NAMED_DATA:
-        return [*words, "--data", group.data]
-    if group.data.startswith("folder_"):
-        words += ["--data-dir", asked(run, "--data-dir") or group.data.removeprefix("folder_")]
-    if group.data.startswith("speech_"):
-        words += ["--keyword", group.data.removeprefix("speech_")]
-    return words
+    if ":" in spec and "," not in spec:
+        workload = spec
+    words = ["--workload", workload]
+    if ":" in workload:  # of one's own: it brings its data itself
+        return words
+    if data in _NAMED_DATA:
+        return [*words, "--data", data]
+    folder = asked(run, "--data-dir")
+    if data.startswith("speech_"):  # speech_<keyword>, then the folder and a hash where it is not the usual one
+        words += ["--keyword", data.split("_")[1]]
+    if data.startswith("folder_"):
+        folder = folder or data.removeprefix("folder_")
+    return [*words, "--data-dir", folder] if folder else words
+
+
+def measured_subject(workload: str, data: str, run: StoredRun) -> list[str]:
+    """The same for pytest, which takes the synthetic clips by their name."""
+    words = subject(workload, data, run)
+    return [*words, "--data", data] if data == _SYNTHETIC and ":" not in words[1] else words
 
 
 def asked(run: StoredRun, option: str) -> str:
@@ -151,8 +168,3 @@ def _tried(group: Group, name: str) -> bool:
     prefix = f"{group.workload}-{group.data}-"
     cases = [row["case"] for run in runs for row in run.not_measured if row["case"].startswith(prefix)]
     return any(f"-{name}-" in case for case in cases)
-
-
-def train(group: Group, sizes: str) -> str:
-    """A training of a workload's weights for sizes, separated by spaces."""
-    return shlex.join(["python", "-m", "optim.train", *_subject(group), "--size", *sizes.split()])

@@ -6,7 +6,10 @@ own way. A figure of a sentence, or the row of a table, knows the number of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
@@ -70,6 +73,15 @@ def joined(parts: list[Sentence], between: str = ", ", last: str = " and ") -> S
 def plain(sentence: Sentence) -> str:
     """A sentence without its links."""
     return "".join(span if isinstance(span, str) else span.text for span in sentence)
+
+
+def slug(words: str, place: Sequence[str | int]) -> str:
+    """A name for an anchor or a file: short, safe there, and the same for the same place.
+
+    ``words`` are what a reader recognizes, ``place`` is what tells it from all others.
+    """
+    readable = re.sub("[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40]
+    return f"{readable}-{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)

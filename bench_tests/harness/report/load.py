@@ -27,6 +27,7 @@ _POSITIVE = (
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _SUSPECT = re.compile(r"\\u(?:00[01]|00?7f|d[89a-f]|fff[ef])|[\x7f\ufffe\uffff]", re.IGNORECASE)
 _FIGURES = ("stddev_s", "minimum_s", "p95_s")  # as far as it has them
+_LARGEST = 1e30  # beyond it sums and squares of figures leave what a float can hold
 _EXPECTED = "give runs of `pytest --benchmark-json`, profiles of `bench_tests.profile --json`, histories of trainings"
 
 
@@ -53,7 +54,7 @@ def read(files: Sequence[Path]) -> Material:
             else:
                 raise SpeedproofError(f"{file}: no file of Speedproof's; {_EXPECTED}")
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise SpeedproofError(f"{file}: broken ({type(error).__name__}: {_short(error)}); {_EXPECTED}") from error
+            raise SpeedproofError(f"{file}: broken, {_fault(error)}; {_EXPECTED}") from error
     return Material(tuple(entries), tuple(runs), tuple(profiles), tuple(trainings))
 
 
@@ -69,7 +70,7 @@ def _content(file: Path) -> tuple[str, dict[str, Any]]:
         reason = "it is empty" if isinstance(error, ValueError) and not file.stat().st_size else _short(error)
         raise SpeedproofError(f"{file}: no whole JSON file ({reason}); {_EXPECTED}") from error
     if not isinstance(content, dict):
-        raise SpeedproofError(f"{file}: holds a {type(content).__name__}, expected an object; {_EXPECTED}")
+        raise SpeedproofError(f"{file}: holds no object; {_EXPECTED}")
     return text, content
 
 
@@ -80,6 +81,12 @@ def _printable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_printable(name): _printable(part) for name, part in value.items()}
     return [_printable(part) for part in value] if isinstance(value, list) else value
+
+
+def _fault(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {_short(error)}"
+    return f"a part of it is of another kind than it should be ({_short(error)})"
 
 
 def _short(error: BaseException) -> str:
@@ -140,7 +147,7 @@ def _unusable(record: Mapping[str, Any]) -> str:
             return f"{name} is {record[name]!r}, expected a text"
     for name in (*_COUNTS, *_POSITIVE, *_FIGURES):
         value, may_be_0 = record.get(name, 1.0), name in ("gflop", "stddev_s")  # no matrix product, one sample
-        if isinstance(value, bool | str) or not 0 <= value < math.inf or (value == 0 and not may_be_0):
+        if isinstance(value, bool | str) or not 0 <= value < _LARGEST or (value == 0 and not may_be_0):
             return f"{name} is {value!r}, expected a positive number"
     if any(record[name] != int(record[name]) for name in _COUNTS):
         return "its size, batch or threads is no whole number"
@@ -175,7 +182,7 @@ def _profile(file: Path, content: Mapping[str, Any]) -> Profile:
 
 def _number(table: Mapping[str, Any], name: str) -> float:
     value = float(table[name])
-    if not math.isfinite(value):
+    if not abs(value) < _LARGEST:
         raise ValueError(f"{name} is {value}")
     return value
 

@@ -6,17 +6,17 @@ a sentence: a `Group`.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections import defaultdict
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench_tests.harness.record import ORIGINAL, Record, Value
+from bench_tests.harness.report.document import slug
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class StoredRun:
     workloads: Mapping[str, Mapping[str, Any]]  # task, scenario, platform, tolerated_drop of each
     asked_for: Mapping[str, str]
     not_measured: tuple[Mapping[str, str], ...]  # case, status, reason
+
+
+# Of PyTorch's own time against its median over the same size and batch. Between quiet rows it drifts by up to 10 %.
+DISTURBED = 0.15
 
 
 class Interval(NamedTuple):
@@ -60,12 +64,22 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """A record, and where it stands: ``number`` in the report, ``line`` in the file of its run."""
+    """A record, and where it stands: ``number`` in the report, ``line`` in the file of its run.
+
+    ``disturbance`` is by what share PyTorch's own time beside it is off the median of its size and batch; it is known
+    in a group only.
+    """
 
     number: int
     record: Record
     run: StoredRun
     line: int
+    disturbance: float = 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine was at other work: a ratio taken then is not to be trusted as its interval says."""
+        return abs(self.disturbance) > DISTURBED
 
     def number_of(self, name: str) -> float | None:
         """A value as a float; None where the record has none."""
@@ -164,13 +178,13 @@ class Group:
     threads: int
     unit: str  # of the size: px, ms or chars
     entries: tuple[Entry, ...]  # the newest of each case
+    among: str = ""  # what tells it from another group of the same words: the machine
 
     @property
     def slug(self) -> str:
         """Unique and short, safe in a file name and an anchor, the same for the same place."""
         place = (self.workload, self.data, self.fingerprint, self.device, self.clock, self.threads, self.unit)
-        words = re.sub("[^A-Za-z0-9]+", "-", f"{self.workload}-{self.data}").strip("-").lower()[:40]
-        return f"{words}-{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:6]}"
+        return slug(f"{self.workload}-{self.data}", place)
 
     @property
     def synthetic(self) -> bool:
@@ -221,8 +235,27 @@ class Group:
 
 
 def fastest(entries: Iterable[Entry]) -> Entry:
-    """Of one size and batch: by the paired ratio, since a machine's speed drifts between the rows."""
-    return max(entries, key=lambda entry: entry.speedup.value)
+    """Of one size and batch: by the paired ratio, since a machine's speed drifts between the rows.
+
+    One during which the machine was at other work is the fastest only if there is no other.
+    """
+    return max(entries, key=lambda entry: (not entry.disturbed, entry.speedup.value))
+
+
+def _with_disturbance(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """The entries of a group, told how far PyTorch's time beside each is off; of two a median says nothing."""
+    times_s: dict[tuple[int, int], list[float]] = defaultdict(list)
+    found = list(entries)
+    for entry in found:
+        time_s = entry.number_of("reference_trimmed_mean_s")
+        if time_s:
+            times_s[entry.size, entry.batch].append(time_s)
+    usual_s = {place: statistics.median(times) for place, times in times_s.items() if len(times) > 2}
+    told = []
+    for entry in found:
+        time_s, usual = entry.number_of("reference_trimmed_mean_s"), usual_s.get((entry.size, entry.batch))
+        told.append(replace(entry, disturbance=time_s / usual - 1) if time_s and usual else entry)
+    return tuple(told)
 
 
 @dataclass(frozen=True)
@@ -298,9 +331,24 @@ class Material:
                 str(first[name]) for name in ("workload", "data", "fingerprint", "device", "clock")
             )
             groups.append(
-                Group(workload, data, folder, device, clock, int(first["threads"]), str(first["unit"]), tuple(found))
+                Group(
+                    workload,
+                    data,
+                    folder,
+                    device,
+                    clock,
+                    int(first["threads"]),
+                    str(first["unit"]),
+                    _with_disturbance(found),
+                )
             )
-        return tuple(groups)
+        words = Counter((group.workload, group.data, group.threads, group.in_cycles) for group in groups)
+        return tuple(
+            replace(group, among=f"{group.fingerprint}, {group.device}")
+            if words[group.workload, group.data, group.threads, group.in_cycles] > 1
+            else group
+            for group in groups
+        )
 
     @staticmethod
     def _place(entry: Entry) -> tuple[Value, ...]:

@@ -15,15 +15,21 @@ Cell = tuple[Entry, ...]
 
 
 def headline(group: Group) -> Cell:
-    """The records of the largest size at the batch with the most examples a second."""
-    largest = group.at(size=group.sizes[-1])
-    busiest = max(largest, key=lambda entry: entry.fps.value)
+    """The records of `headline_size` at the batch with the most examples a second."""
+    largest = group.at(size=headline_size(group))
+    busiest = max(largest, key=lambda entry: (not entry.disturbed, entry.fps.value))
     return group.at(size=busiest.size, batch=busiest.batch)
 
 
+def headline_size(group: Group) -> int:
+    """The largest size that the weights were trained for; of a stream the shortest chunk, which answers first."""
+    own = {entry.size for entry in group.entries if entry.record.get("weights_own") is not False}
+    return group.sizes[0] if streamed(group) else max(own or group.sizes)
+
+
 def one_at_a_time(group: Group) -> Cell:
-    """The case of latency: the largest size, or the shortest chunk of a stream, at its smallest batch."""
-    size = group.sizes[0 if streamed(group) else -1]
+    """The case of latency: the headline's size at its smallest batch."""
+    size = headline_size(group)
     return group.at(size=size, batch=min(entry.batch for entry in group.at(size=size)))
 
 
@@ -49,8 +55,8 @@ def lines(group: Group) -> dict[tuple[int, Variant], list[Entry]]:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """The fastest first."""
-    return sorted(entries, key=lambda entry: -entry.speedup.value)
+    """The fastest first, and last those during which the machine was at other work."""
+    return sorted(entries, key=lambda entry: (entry.disturbed, -entry.speedup.value))
 
 
 def best_lossless(entries: Iterable[Entry]) -> Entry | None:

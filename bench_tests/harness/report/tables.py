@@ -12,7 +12,7 @@ from bench_tests.harness.record import ORIGINAL
 from bench_tests.harness.report.digits import change_text, is_share, quality_text, significant
 from bench_tests.harness.report.document import NOTHING, Cell, Column, Row, Sentence, Table, say
 from bench_tests.harness.report.material import Entry, Group, Material, fastest
-from bench_tests.harness.report.picks import cells, ranked
+from bench_tests.harness.report.picks import cells, headline, ranked
 
 Made = Callable[[Entry], Cell]
 
@@ -47,6 +47,11 @@ def _text(name: str, label: str, key: str) -> Measure:
 def _speedup(entry: Entry) -> Cell:
     value, low, high = entry.speedup
     return Cell(f"{value:.2f} [{low:.2f}, {high:.2f}]" if high > low else f"{value:.2f}", value)
+
+
+def _disturbance(entry: Entry) -> Cell:
+    share = 100 * entry.disturbance
+    return Cell(f"{share:+.0f} %", share) if entry.disturbed else NOTHING
 
 
 def _quality(entry: Entry) -> Cell:
@@ -95,6 +100,7 @@ def results_table(group: Group) -> Table:
         _figure("fps", "FPS" if group.unit == "px" else "examples/s", "fps"),
         _figure("ms_per_image", f"ms/{example}", "ms_per_image"),
         Measure(Column("speedup", "x eager [95 %]"), _speedup),
+        Measure(Column("eager_off_percent", "eager off"), _disturbance),
         _figure("speedup_over_best_fp32", "x best fp32", "speedup_over_best_fp32", form="{:.2f}".format),
         Measure(Column(_unit(group, "quality"), _judged(group)), _quality),
         Measure(Column(_unit(group, "quality_change"), _changed(group)), _change),
@@ -104,7 +110,8 @@ def results_table(group: Group) -> Table:
     note = say(
         "The mean leaves out the fastest and the slowest 10 % of the blocks. x eager is the paired speed-up over "
         "PyTorch eager fp32 of the original model, x best fp32 that over the fastest lossless row of the same size and "
-        "batch. The fastest of each size and batch is marked."
+        "batch. The fastest of each size and batch is marked. Eager off: beside this row PyTorch itself ran so much "
+        "off its median of the size and batch: the machine was at other work, and the row is not to be trusted."
     )
     return _table(
         f"results-{group.slug}", f"Results: {describe(group)}", measures, _sorted(group), note, _fastest_of(group)
@@ -213,6 +220,40 @@ def answers_table(group: Group) -> Table | None:
     return Table(f"answers-{group.slug}", f"Answers on the chip: {describe(group)}", columns, rows) if rows else None
 
 
+def summary_table(material: Material) -> Table:
+    """A row a group: what is fastest there, at the headline's size and batch, and what it costs."""
+    rows = []
+    for group in material.groups:
+        best = fastest(headline(group))
+        words = describe(group)
+        megabytes = float(best.record["size_bytes"]) / 1e6
+        rows.append(
+            Row(
+                (
+                    Cell(words, words),
+                    Cell(best.variant.label, best.variant.label),
+                    Cell(f"{best.size} {group.unit}, batch {best.batch}", f"{best.size}, {best.batch}"),
+                    Cell(significant(1e3 * best.call_s), 1e3 * best.call_s),
+                    _speedup(best),
+                    _quality(best),
+                    _change(best),
+                    Cell(significant(megabytes, 3), megabytes),
+                ),
+                best.number,
+            )
+        )
+    columns = (
+        Column("group", "what", numeric=False), Column("fastest", "fastest", numeric=False),
+        Column("place", "at", numeric=False), Column("mean_ms", "mean, ms"), Column("speedup", "x reference [95 %]"),
+        Column("quality", "quality"), Column("quality_change", "change [95 %]"), Column("size_mb", "size, MB"),
+    )  # fmt: skip
+    note = say(
+        "The reference is PyTorch eager fp32 of the original model, and in clock cycles the plain engine with the full "
+        "network. A change of a share is in points."
+    )
+    return Table("summary", "What is fastest, and what it costs", columns, tuple(rows), note)
+
+
 def unmeasured_table(material: Material) -> Table | None:
     """Every case without a number, with its reason; None where there is none."""
     rows = tuple(
@@ -245,7 +286,8 @@ def describe(group: Group) -> str:
     """A group in a few words: ``resnet18 on imagenette, 2 threads``; a made-up data set is called so."""
     synthetic = " (synthetic data)" if group.synthetic else ""
     threads = "" if group.in_cycles else f", {group.threads} thread{'s' if group.threads > 1 else ''}"
-    return f"{group.workload} on {group.data}{synthetic}{threads}"
+    among = f", {group.among}" if group.among else ""
+    return f"{group.workload} on {group.data}{synthetic}{threads}{among}"
 
 
 def _judged(group: Group) -> str:

@@ -72,7 +72,8 @@ def latency(entry: Entry) -> Number:
 
 def rate(entry: Entry, group: Group) -> Number:
     """Examples a second: ``258 FPS`` of images, ``23,145 clips/s`` of anything else."""
-    value = entry.fps.value
+    characters, frequency_hz = entry.number_of("cycles_per_character"), entry.number_of("frequency_hz")
+    value = frequency_hz / characters if characters and frequency_hz else entry.fps.value
     figure = f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
     return Number(f"{figure} FPS" if group.unit == "px" else f"{figure} {example(group)}s/s", entry.number)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench_tests.harness.report.answers import commands
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.digits import significant
 from bench_tests.harness.report.document import (
     Block,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench_tests.harness.report.answers import commands
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.document import Block, Number, Paragraph, Section, Sentence, joined, say
 from bench_tests.harness.report.material import Entry, Group, Material, Profile, fastest
 from bench_tests.harness.report.picks import headline
-from bench_tests.harness.report.sections.profiles import loads, possible
+from bench_tests.harness.report.profile_facts import BUSY, loads, possible
 from bench_tests.harness.report.wording import cut, duration, mebibytes, name, per_cent, place
 
-OPTIMAL = 0.95
 _BOUNDS = {
     "compute": "bound by arithmetic, which INT8 and structured pruning make less",
     "memory": "bound by memory, which fused operators and narrower types relieve",
@@ -62,16 +61,16 @@ def _on_chip(best: Entry) -> Sentence:
 
 def _first(group: Group, best: Entry, reached: float) -> Sentence:
     peak, theory = best.number_of("peak_gflops") or 0.0, best.number_of("share_of_theoretical_peak")
-    answer = "Yes" if reached >= OPTIMAL else "No" if reached < 0.5 else "Not quite"
+    answer = "Yes" if reached >= BUSY else "No" if reached < 0.85 else "Not quite"
     also: Sentence = ()
     if theory is not None:
         also = say(", {share} of the theoretical one", share=Number(per_cent(theory), best.number))
     return say(
-        "{answer}: {best} at {place} reaches {share} of the measured {precision} peak of {peak}{also}; 95 % and above "
-        "would be optimal.",
+        "{answer}: {best} at {place} reaches {share} of the measured {precision} peak of {peak}{also}; {busy} and "
+        "above would be optimal.",
         answer=answer, best=name(best.variant), place=place(best, group), share=Number(per_cent(reached), best.number),
         precision=best.text_of("peak_precision") or best.variant.precision,
-        peak=Number(f"{peak:,.0f} GFLOP/s", best.number), also=also,
+        peak=Number(f"{peak:,.0f} GFLOP/s", best.number), also=also, busy=per_cent(BUSY),
     )  # fmt: skip
 
 

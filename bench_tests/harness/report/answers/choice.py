@@ -2,8 +2,9 @@
 
 Of the cases that meet all needs those come first that meet them at the unfavourable end of the interval too: the 95th
 percentile of a latency, the interval of a drop, a quality or a speed-up, one standard deviation of a throughput. Of
-these the largest input, unless a need is about the input or the quality; there the batch with the most examples a
-second, or with the shortest call where a throughput is among the needs; within that cell the largest paired speed-up.
+these the largest input, of a stream the shortest chunk, unless a need is about the input or the quality; there the
+batch with the most examples a second, or with the shortest call where a throughput is among the needs; within that cell
+the largest paired speed-up. A record during which the machine was at other work meets nothing surely.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from bench_tests.harness.report.answers.quantities import Need
 from bench_tests.harness.report.material import Entry, Group
+from bench_tests.harness.report.picks import ranked, streamed
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,15 @@ def choose(group: Group, needs: Sequence[Need]) -> Choice | None:
     by_input, by_call = not about & {"input", "quality"}, "throughput" in about
     cells: dict[tuple[bool, int, int], list[Entry]] = {}
     for entry in meeting:
-        sure = all(need.surely_met(entry) for need in needs)
+        sure = not entry.disturbed and all(need.surely_met(entry) for need in needs)
         cells.setdefault((sure, entry.size, entry.batch), []).append(entry)
 
     def rank(cell: tuple[bool, int, int]) -> tuple[float, ...]:
         speed = max(-entry.call_s if by_call else entry.fps.value for entry in cells[cell])
-        return (cell[0], cell[1] if by_input else 0, speed)
+        return (cell[0], (-cell[1] if streamed(group) else cell[1]) if by_input else 0, speed)
 
     ordered = sorted(cells, key=rank, reverse=True)
-    first, *others = (
-        entry for cell in ordered for entry in sorted(cells[cell], key=lambda entry: -entry.speedup.value)
-    )
+    first, *others = (entry for cell in ordered for entry in ranked(cells[cell]))
     return Choice(first, ordered[0][0], tuple(others))
 
 

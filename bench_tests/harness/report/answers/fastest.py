@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench_tests.harness.report.answers import commands
+from bench_tests.harness.record import ORIGINAL
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.document import Block, Code, Number, Paragraph, Section, Sentence, Strong, joined, say
 from bench_tests.harness.report.material import Entry, Group, fastest
 from bench_tests.harness.report.picks import (
@@ -101,7 +102,8 @@ def _details(group: Group, cell: Cell, best: Entry) -> list[Sentence]:
         told.append(
             say(
                 "In plain time {other} is shorter, {its} against {mine}, but PyTorch too took {before} beside it and "
-                "{after} beside the other: the machine drifts between rows, so the ratio decides.",
+                "{after} beside the other: the machine drifts between rows, which a ratio follows better than a time; "
+                "only more runs tell the two apart.",
                 other=name(shortest.variant), its=latency(shortest), mine=latency(best),
                 before=_reference(shortest), after=_reference(best),
             )
@@ -184,13 +186,13 @@ def _lacking(group: Group, cell: Cell) -> tuple[Block, ...]:
     if best_lossless(cell) is None:
         return commands.lacking(
             ("The original in fp32 was not measured here, so what is to be had for nothing is unknown. This tells:",),
-            commands.measure(group, at=first, precisions=["fp32"], recipes=["original"]),
+            commands.measure(group, at=first, precisions=["fp32"], recipes=[ORIGINAL]),
         )
     if len(backends) == 1 and commands.other_backends(group):
         return commands.lacking(
             say(
                 "Only {backend} was measured; this compares the others:",
-                backend=name(cell[0].variant._replace(recipe="original", precision="fp32")),
+                backend=name(cell[0].variant._replace(recipe=ORIGINAL, precision="fp32")),
             ),
             commands.measure(group, at=first),
         )

@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 
-from bench_tests.harness.report.answers import commands
+from bench_tests.harness.record import ORIGINAL
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.answers.choice import Choice, choose, closest
 from bench_tests.harness.report.answers.quantities import ALIASES, QUANTITIES, Need
 from bench_tests.harness.report.document import Block, Code, Listing, Number, Paragraph, Sentence, Strong, joined, say
 from bench_tests.harness.report.material import Entry, Group
+from bench_tests.harness.report.picks import streamed
 from bench_tests.harness.report.wording import change, cut, disk, latency, name, place, quality, rate, speedup
 from models.errors import SpeedproofError
 
@@ -51,7 +53,7 @@ def parse_need(text: str) -> Need:
         )
     if operator == "=" and not quantity.fixes:
         raise SpeedproofError(f"--need {text!r}: = goes with batch and input; give {name} with <= or >=; {_EXAMPLE}")
-    if name == "quality" and not unit and bound > 1:
+    if name == "quality" and not unit and bound > 1 and operator in (">=", ">"):  # below a bound: a loss
         raise SpeedproofError(f"--need {text!r}: a quality is a share or has its %; say {word}{operator}{number}%")
     return Need(" ".join(text.split()), name, operator, bound)
 
@@ -92,7 +94,7 @@ def _taken(group: Group, needs: Sequence[Need], choice: Choice) -> tuple[Block, 
         )
     ]
     sentences += [_doubt(need, best) for need in needs if not need.surely_met(best)]
-    sentences.append((_rule(group, needs),))
+    sentences.append((_rule(group, needs, choice),))
     sentences.append(_runner_up(group, choice))
     partly = [need for need in needs if any(need.value(entry) is None for entry in group.entries)]
     for need in partly:
@@ -109,18 +111,25 @@ def _doubt(need: Need, entry: Entry) -> Sentence:
     worst = "its 95th percentile" if need.name == "latency" else "the unfavourable end of its interval"
     return say(
         "It meets {need} on average, not surely: {worst} is {end}.",
-        need=Code(cut(need.text)), worst=worst, end=Number(need.quantity.shown(end), entry.number),
+        need=Code(cut(need.text)), worst=worst, end=Number(need.shown(end, entry), entry.number),
     )  # fmt: skip
 
 
-def _rule(group: Group, needs: Sequence[Need]) -> str:
+def _rule(group: Group, needs: Sequence[Need], choice: Choice) -> str:
     about = {need.name for need in needs}
-    where = "" if about & {"input", "quality"} or len(group.sizes) == 1 else " at the largest input"
+    where = (
+        ""
+        if about & {"input", "quality"} or len(group.sizes) == 1
+        else " with the shortest chunk"
+        if streamed(group)
+        else " at the largest input"
+    )
     first = "the shortest call" if "throughput" in about else "the most examples a second"
     cell = f"the batch with {first}, and there " if len(group.batches) > 1 and "batch" not in about else ""
     if about & {"input", "quality"} and len(group.sizes) > 1 and "input" not in about:
         cell = f"the size and batch with {first}, and there "
-    return f"The rule: of the cases that surely meet all needs{where}, {cell}the largest paired speed-up."
+    surely = "surely " if choice.sure else ""
+    return f"The rule: of the cases that {surely}meet all needs{where}, {cell}the largest paired speed-up."
 
 
 def _runner_up(group: Group, choice: Choice) -> Sentence:
@@ -167,8 +176,8 @@ def _miss(need: Need, entry: Entry) -> Sentence:
     assert found is not None  # the closest case has all figures
     return say(
         "its {words} of {value} misses {need} by {by}",
-        words=need.quantity.words, value=Number(need.quantity.shown(found.value), entry.number),
-        need=Code(cut(need.text)), by=Number(need.quantity.shown(abs(found.value - need.bound)), entry.number),
+        words=need.quantity.words, value=Number(need.shown(found.value, entry), entry.number),
+        need=Code(cut(need.text)), by=Number(need.shown(abs(found.value - need.bound), entry), entry.number),
     )  # fmt: skip
 
 
@@ -189,7 +198,7 @@ def _untried(group: Group, failed: Sequence[Need]) -> tuple[str, str] | None:
     recipes, backends = commands.other_recipes(group), commands.other_backends(group)
     if recipes and about & {"latency", "throughput", "speedup", "disk", "flash", "sram", "cycles", "memory"}:
         sizes, batches = [group.sizes[-1]], [group.batches[0]]
-        command = commands.measure(group, sizes=sizes, batches=batches, recipes=["original", *recipes])
+        command = commands.measure(group, sizes=sizes, batches=batches, recipes=[ORIGINAL, *recipes])
         named = f"the recipe{'s' if len(recipes) > 1 else ''} {', '.join(recipes)}"
         return f"Not measured here, and made for less time and size: {named}.", command
     if backends and about & {"latency", "throughput", "speedup", "memory", "disk"}:

@@ -18,7 +18,8 @@ class Quantity:
     """``read`` gives a record's value in the base unit, with the worst that can be expected on either side.
 
     ``units`` has the factor of each unit to the base unit; the empty one is meant where none is written.
-    ``fixes`` is true of what a need may state with ``=``: it chooses records and is no result.
+    ``shown`` tells a value in words; of a quality that is no share `Need.shown` does. ``fixes`` is true of what a need
+    may state with ``=``: it chooses records and is no result.
     """
 
     words: str
@@ -40,6 +41,8 @@ def _points(entry: Entry) -> Interval | None:
     found = entry.drop
     if found is None:
         return None
+    if entry.lossless:  # the same network: what answers differ is rounding, and no sample of anything
+        found = Interval(found.value, found.value, found.value)
     factor = 100.0 if is_share(entry) else 1.0
     return Interval(*(factor * end for end in found))
 
@@ -71,7 +74,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     ),
     "quality": Quantity(
         "quality", lambda entry: entry.quality, {"": 1.0, "%": 0.01},
-        lambda value: f"{100 * value:.4g} %" if abs(value) <= 1 else f"{value:.4g}",
+        lambda value: f"{100 * value:.4g} %",
     ),
     "disk": Quantity("size on disk", _exactly("size_bytes"), BYTES, byte_count),
     "memory": Quantity(
@@ -100,7 +103,7 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Need:
-    """``bound`` is in the base unit of its quantity: seconds, bytes, points, a share."""
+    """``bound`` is in the base unit of its quantity: seconds, bytes, points, a share; or in that of a loss."""
 
     text: str
     name: str
@@ -120,6 +123,12 @@ class Need:
     def value(self, entry: Entry) -> Interval | None:
         """What a record says of it; None where it says nothing."""
         return self.quantity.read(entry)
+
+    def shown(self, value: float, entry: Entry) -> str:
+        """A value, or a distance from the bound, in the unit that the record has it in."""
+        if self.name in ("quality", "drop") and not is_share(entry):
+            return f"{value:.4g}"
+        return self.quantity.shown(value)
 
     def met(self, entry: Entry) -> bool:
         """Whether a record's value, an average, meets it."""

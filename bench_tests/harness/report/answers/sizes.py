@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench_tests.harness.report.answers import commands
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.digits import is_share, significant
 from bench_tests.harness.report.document import Block, Number, Paragraph, Section, Sentence, joined, say
-from bench_tests.harness.report.material import Entry, Group, fastest
+from bench_tests.harness.report.material import Entry, Group, Interval, fastest
 from bench_tests.harness.report.picks import cells, headline, tolerated
-from bench_tests.harness.report.wording import cut, duration, latency, name, per_cent, points, quality, rate
+from bench_tests.harness.report.wording import cut, duration, example, latency, name, per_cent, points, quality, rate
 
 
 def sizes_answer(group: Group) -> Section:
@@ -189,6 +189,11 @@ def _quality(group: Group) -> tuple[Block, ...]:
     return *blocks, *commands.lacking((words,), command)
 
 
+def apart(one: Interval, other: Interval) -> bool:
+    """Whether two intervals leave no doubt which one is better."""
+    return one.low > other.high or other.low > one.high
+
+
 def _bought(group: Group, own: Sequence[Entry]) -> list[Sentence]:
     """Points of quality against time, from each size to the next; and the smallest size that will do."""
     parts = [
@@ -205,21 +210,33 @@ def _bought(group: Group, own: Sequence[Entry]) -> list[Sentence]:
     allowed = tolerated(own)
     small, large = own[0], own[-1]
     gained, longer = worth(large) - worth(small), large.call_s / large.batch - small.call_s / small.batch
-    if gained > 0 and longer > 0 and is_share(large):
+    if large.quality and small.quality and not apart(large.quality, small.quality):
+        judged = large.number_of("quality_examples")
         told.append(
             say(
-                "From {small} to {large} {unit}, {gained} cost {longer} an image: {price} a millisecond.",
+                "On {examples} no difference between {small} and {large} {unit} can be shown.",
+                examples=Number(f"{judged:,.0f} examples", large.number) if judged else "so few examples",
+                small=str(small.size), large=str(large.size), unit=group.unit,
+            )
+        )  # fmt: skip
+    elif gained > 0 and longer > 0 and is_share(large):
+        told.append(
+            say(
+                "From {small} to {large} {unit}, {gained} cost {longer} {each}: {price} a millisecond.",
                 small=str(small.size), large=str(large.size), unit=group.unit,
                 gained=Number(points(gained, large), large.number), longer=Number(duration(longer), large.number),
+                each=f"{'an' if example(group)[0] in 'aeiou' else 'a'} {example(group)}",
                 price=Number(f"{100 * gained / (1e3 * longer):.2g} points", large.number),
             )
         )  # fmt: skip
     elif gained <= 0:
-        told.append((f"The largest size is no better than the smallest: {group.sizes[-1]} {group.unit} buys nothing.",))
+        told.append((f"{large.size} {group.unit} is no better than {small.size}: the larger size buys nothing.",))
     if allowed is not None:
         enough = next(entry for entry in own if worth(entry) >= worth(best) - allowed)
-        overlap = enough.quality and best.quality and enough.quality.high >= best.quality.low
-        doubt = " (their intervals overlap)" if enough is not best and overlap else ""
+        other = enough if enough is not best else own[0]
+        open_ = other is not best and other.quality and best.quality and not apart(other.quality, best.quality)
+        words = " (their intervals overlap)" if other is enough else ", which the intervals leave open"
+        doubt = words if open_ else ""
         told.append(
             say(
                 "The smallest size within the tolerated {allowed} of the best is {size} {unit}{doubt}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench_tests.harness.record import ORIGINAL
-from bench_tests.harness.report.answers import commands
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.answers.verdicts import VERDICTS, Offer, offers
 from bench_tests.harness.report.digits import is_share
 from bench_tests.harness.report.document import (
@@ -83,7 +83,7 @@ def _no_recipe(group: Group, cell: Sequence[Entry]) -> tuple[Block, ...]:
     recipes = commands.other_recipes(group)
     if not recipes:
         return (Paragraph(("No recipe was measured here.",), "note"),)
-    command = commands.measure(group, at=cell[0], recipes=["original", *recipes], examples="all")
+    command = commands.measure(group, at=cell[0], recipes=[ORIGINAL, *recipes], examples="all")
     return commands.lacking(("No recipe was measured here. This compares some with the original:",), command)
 
 

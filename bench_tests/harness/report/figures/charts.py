@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench_tests.harness.report.material import Entry, Group, Variant
+from bench_tests.harness.report.wording import example
 
 # Okabe & Ito, "Color Universal Design" (2008), without black and yellow, which vanish on dark and on light pages.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
@@ -24,13 +25,6 @@ WIDTH, HEIGHT = 560, 300  # pixels, of the plot without its axes and legend
 FADED = 0.15  # opacity of what the legend has not chosen
 LEGEND = {"orient": "bottom", "columns": 4, "labelLimit": 200, "symbolStrokeWidth": 2, "symbolSize": 90}
 _LETTER = 6.5  # pixels, of a legend's font on average
-_NAME_LENGTH = 60
-
-
-def short_name(text: str, length: int = _NAME_LENGTH) -> str:
-    """A name in one line, and not longer than a title or an axis can bear."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def legend(labels: Sequence[str]) -> dict[str, Any]:
@@ -129,11 +123,6 @@ def row_of(entry: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def example_name(group: Group) -> str:
-    """What one of a batch is."""
-    return "image" if group.unit == "px" else "example"
-
-
 def rate_name(group: Group) -> str:
     """What a second's worth of them is called."""
     return "FPS" if group.unit == "px" else "examples/s"
@@ -147,7 +136,7 @@ def tooltip(group: Group) -> list[dict[str, Any]]:
         shown("fps", rate, ",.4~r"),
         shown("fps_low", f"{rate}, from", ",.4~r"),
         shown("fps_high", f"{rate}, to", ",.4~r"),
-        shown("ms", f"ms/{example_name(group)}", ",.4~r"),
+        shown("ms", f"ms/{example(group)}", ",.4~r"),
         shown("speedup", "x eager", ".3~f"),
         shown("speedup_low", "x eager, from", ".3~f"),
         shown("speedup_high", "x eager, to", ".3~f"),

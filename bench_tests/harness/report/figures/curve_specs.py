@@ -10,16 +10,15 @@ from bench_tests.harness.report.figures.charts import (
     WIDTH,
     Looks,
     chosen,
-    example_name,
     legend_choice,
     looks,
     row_of,
     scale_of,
-    short_name,
     tooltip,
 )
 from bench_tests.harness.report.figures.sweeps import MOST_CHOICES, Sweep
 from bench_tests.harness.report.material import Entry, Variant
+from bench_tests.harness.report.wording import cut, example
 from bench_tests.harness.saturation import saturation
 
 _SATURATED = "saturation: smallest batch within 5 % of the variant's best"
@@ -33,7 +32,7 @@ def curve_spec(sweep: Sweep, field: str, axis: str) -> dict[str, Any]:
     params: list[dict[str, Any]] = []
     transform: list[dict[str, Any]] = []
     if len(sweep.choices) > 1:
-        name = "batch" if sweep.across == "batch" else f"size, {short_name(sweep.group.unit, 12)}"
+        name = "batch" if sweep.across == "batch" else f"size, {cut(sweep.group.unit, 12)}"
         bind = {"input": "select", "options": list(sweep.choices), "name": f"{name} "}
         params = [{"name": "shown_value", "value": sweep.first, "bind": bind}]
         transform = [{"filter": f"datum.{sweep.across} == shown_value"}]
@@ -68,10 +67,10 @@ def _along(sweep: Sweep) -> dict[str, Any]:
     scale = scale_of(stops)
     if sweep.along == "batch":
         scale = {"type": "log", "base": 2}
-        title = f"batch, {example_name(sweep.group)}s a call (log scale)"
+        title = f"batch, {example(sweep.group)}s a call (log scale)"
     else:
         logarithmic = " (log scale)" if scale["type"] == "log" else ""
-        title = f"size, {short_name(sweep.group.unit, 12)}{logarithmic}"
+        title = f"size, {cut(sweep.group.unit, 12)}{logarithmic}"
     axis: dict[str, Any] = {"title": title, "format": "d", "labelOverlap": True}
     if len(stops) <= MOST_CHOICES:
         axis["values"] = stops

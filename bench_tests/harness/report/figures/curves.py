@@ -10,11 +10,12 @@ from collections.abc import Iterable
 
 from bench_tests.harness.report.digits import significant
 from bench_tests.harness.report.document import Figure, Sentence, say
-from bench_tests.harness.report.figures.charts import rate_name, short_name
+from bench_tests.harness.report.figures.charts import rate_name
 from bench_tests.harness.report.figures.curve_specs import curve_spec
 from bench_tests.harness.report.figures.sweeps import Sweep, sweep
 from bench_tests.harness.report.material import Entry, Group, fastest
 from bench_tests.harness.report.picks import eager, spread_apart, told_apart
+from bench_tests.harness.report.wording import cut
 from bench_tests.harness.saturation import saturation
 
 
@@ -160,7 +161,7 @@ def _alt(shown: Sweep, quantity: str, field: str) -> str:
 
 
 def _label(entry: Entry) -> str:
-    return short_name(entry.variant.label, 40)
+    return cut(entry.variant.label, 40)
 
 
 def _number(value: float) -> str:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench_tests.harness.report.figures.charts import DASHES, LEGEND, PALETTE, WIDTH, scale_of, short_name, shown
+from bench_tests.harness.report.figures.charts import DASHES, LEGEND, PALETTE, WIDTH, scale_of, shown
 from bench_tests.harness.report.material import Training
+from bench_tests.harness.report.wording import cut
 
 TRAINING, VALIDATION = "training", "validation"
 _CELL = {1: (WIDTH, 200), 2: (250, 170), 3: (165, 120)}  # width and height in pixels, by columns
@@ -21,7 +22,7 @@ def epoch_rows(training: Training) -> list[Epoch]:
     for stage, epochs in training.stages.items():
         found = [
             {
-                "stage": short_name(stage), "epoch": len(rows) + count, "of_stage": count, "best": False,
+                "stage": cut(stage), "epoch": len(rows) + count, "of_stage": count, "best": False,
                 "score": (score := epoch.get(f"validation_{training.score}")),
                 "error": None if score is None else 1 - score, "train_loss": epoch.get("train_loss"),
                 "validation_loss": epoch.get("validation_loss"),

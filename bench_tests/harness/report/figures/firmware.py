@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench_tests.harness.record import ORIGINAL
-from bench_tests.harness.report.digits import digits, significant
+from bench_tests.harness.report.digits import quality_text
 from bench_tests.harness.report.document import Figure
 from bench_tests.harness.report.figures.charts import (
     HEIGHT,
@@ -18,12 +18,11 @@ from bench_tests.harness.report.figures.charts import (
     rounded,
     row_of,
     scale_of,
-    short_name,
     shown,
 )
 from bench_tests.harness.report.material import Entry, Group, Variant
 from bench_tests.harness.report.phrases import counted
-from bench_tests.harness.report.wording import duration, per_cent
+from bench_tests.harness.report.wording import cut, duration, per_cent
 
 # What an Arduino UNO has: `optim.backends.avr.build.UNO`, which imports torch.
 CHIP, MEMORY_BYTES = "ATmega328P", {"flash": 32_256, "SRAM": 2_048}
@@ -60,12 +59,12 @@ def _memory(group: Group, entries: Sequence[Entry]) -> Figure:
         worst = max(over, key=lambda row: row["share"])
         title = (
             f"{len(too_big)} of {counted(len(entries), 'firmware', 'firmwares')} "
-            f"{'does' if len(too_big) == 1 else 'do'} not fit on an {CHIP}: {short_name(worst['variant'])} takes "
+            f"{'does' if len(too_big) == 1 else 'do'} not fit on an {CHIP}: {cut(worst['variant'])} takes "
             f"{per_cent(worst['share'])} of its {worst['memory']}"
         )
     else:
         title = f"Every network fits on an {CHIP}: the largest take {largest}"
-    told = "; ".join(f"{short_name(row['variant'])}: {row['label']}, {per_cent(row['share'])}" for row in rows)
+    told = "; ".join(f"{cut(row['variant'])}: {row['label']}, {per_cent(row['share'])}" for row in rows)
     alt = f"Bars of flash and SRAM, the stack included, as shares of what an {CHIP} has, {has}. {told}."
     note = (
         f"The rule is what an {CHIP} has: {has}, less what its boot loader takes. SRAM includes the deepest stack.",
@@ -114,17 +113,14 @@ def _memory_spec(rows: Sequence[Row]) -> Row:
 
 def _cycles(group: Group, entries: Sequence[Entry]) -> Figure:
     least = min(entries, key=_cycles_of)
-    quality, judged = short_name(least.quality_name, 30), least.quality
+    quality, judged = cut(least.quality_name, 30), least.quality
     reached = f", with {quality} {_judged(judged.value)}" if judged else ""
     time = f" or {duration(_cycles_of(least) / hertz)}" if (hertz := least.number_of("frequency_hz")) else ""
-    fewest = (
-        f"{short_name(least.variant.label)} needs the fewest cycles a character, {_cycles_of(least):,.0f}"
-        f"{time}{reached}"
-    )
+    fewest = f"{cut(least.variant.label)} needs the fewest cycles a character, {_cycles_of(least):,.0f}{time}{reached}"
     title = "; ".join(part for part in (_ratios(entries), fewest) if part)
     alt = "Quality against cycles a character, which are logarithmic where they span a decade. "
     alt += "; ".join(
-        f"{short_name(entry.variant.label)}: {_cycles_of(entry):,.0f} cycles, {quality} {_judged(entry.quality.value)} "
+        f"{cut(entry.variant.label)}: {_cycles_of(entry):,.0f} cycles, {quality} {_judged(entry.quality.value)} "
         f"[{_judged(entry.quality.low)}, {_judged(entry.quality.high)}]"
         for entry in entries
         if entry.quality
@@ -141,7 +137,7 @@ def _cycles_of(entry: Entry) -> float:
 
 
 def _judged(value: float) -> str:
-    return f"{100 * value:.{digits(value)}f} %" if 0 <= value <= 1 else significant(value, 3)
+    return quality_text(value, 0 <= value <= 1)
 
 
 def _ratios(entries: Sequence[Entry]) -> str:
@@ -154,7 +150,7 @@ def _ratios(entries: Sequence[Entry]) -> str:
     engines = {(fast.variant.backend, slow.variant.backend) for fast, slow in pairs}
     if len(engines) != 1:
         return ""
-    fast, slow = (short_name(name) for name in engines.pop())
+    fast, slow = (cut(name) for name in engines.pop())
     factors = [_cycles_of(slow) / _cycles_of(fast) for fast, slow in pairs]
     low, high = min(factors), max(factors)
     times = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
@@ -172,10 +168,10 @@ def _cycles_spec(entries: Sequence[Entry], quality: str) -> Row:
             row_of(entry)
             | {
                 "cycles": rounded(cycles), "quality": rounded(judged.value), "quality_low": rounded(judged.low),
-                "quality_high": rounded(judged.high), "engine": short_name(entry.variant.backend, 40),
+                "quality_high": rounded(judged.high), "engine": cut(entry.variant.backend, 40),
                 "most_cycles": max(cycles, entry.number_of("most_cycles_of_a_character") or cycles),
                 "character_ms": rounded(1e3 * cycles / hertz) if hertz else None,
-                "label": short_name(entry.variant.recipe, 40) if entry.number in labelled else "",
+                "label": cut(entry.variant.recipe, 40) if entry.number in labelled else "",
             }
         )  # fmt: skip
     engines = list(dict.fromkeys(row["engine"] for row in rows))

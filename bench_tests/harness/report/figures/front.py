@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench_tests.harness.report.digits import significant
-from bench_tests.harness.report.figures.charts import short_name
 from bench_tests.harness.report.material import Entry, Group, Interval, fastest
+from bench_tests.harness.report.wording import cut
 
 NEAR_PERFECT = 0.9
 
@@ -63,7 +63,7 @@ class Judged:
 
     def name(self, entry: Entry) -> str:
         """In a label, and in a sentence."""
-        return short_name(entry.variant.recipe if self.recipes else entry.variant.label, 34)
+        return cut(entry.variant.recipe if self.recipes else entry.variant.label, 34)
 
     def error(self, entry: Entry) -> float:
         """Less is better, whatever the quality."""

@@ -23,11 +23,12 @@ from bench_tests.harness.report.figures.charts import (
     rounded,
     row_of,
     scale_of,
-    short_name,
     shown,
 )
 from bench_tests.harness.report.material import Entry, Group, Material, StoredRun
 from bench_tests.harness.report.phrases import counted
+from bench_tests.harness.report.picks import told_apart
+from bench_tests.harness.report.wording import cut, speedup
 
 MOST_CASES = 8  # lines that a figure bears
 _MOST_CHANGES = 6  # sentences that a note bears
@@ -78,18 +79,15 @@ def _run_labels(runs: Sequence[StoredRun]) -> list[str]:
 
 def _series(entries: Sequence[Entry], group: Group) -> list[str]:
     """What the legend calls each case: short where that tells them apart, else the case's id."""
-    names = [
-        f"{short_name(entry.variant.label, 40)}, {entry.size} {group.unit}, batch {entry.batch}" for entry in entries
-    ]
+    names = [f"{cut(entry.variant.label, 40)}, {entry.size} {group.unit}, batch {entry.batch}" for entry in entries]
     return names if len(set(names)) == len(names) else [entry.case for entry in entries]
 
 
 def _history_row(entry: Entry, series: str, run: str) -> dict[str, Any]:
-    spread = entry.number_of("stddev_s") or 0.0
-    low_s = max(entry.call_s - spread, min(entry.call_s, entry.number_of("minimum_s") or entry.call_s))
     return {
         **row_of(entry), "series": series, "run": run, "call_ms": rounded(1e3 * entry.call_s),
-        "call_ms_low": rounded(1e3 * low_s), "call_ms_high": rounded(1e3 * (entry.call_s + spread)),
+        "call_ms_low": rounded(1e3 * entry.batch / entry.fps.high),
+        "call_ms_high": rounded(1e3 * entry.batch / entry.fps.low),
         "when": entry.run.when[:19],
     }  # fmt: skip
 
@@ -100,18 +98,18 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
         return []
     found = []
     for name in sorted({*old, *new} - {"commit"}):
-        before, now = (short_name(versions.get(name, "absent")) for versions in (old, new))
-        found += [f"{short_name(name)} changed from {before} to {now}"] if old.get(name) != new.get(name) else []
+        before, now = (cut(versions.get(name, "absent")) for versions in (old, new))
+        found += [f"{cut(name)} changed from {before} to {now}"] if old.get(name) != new.get(name) else []
     return found
 
 
 def _history_words(histories: Mapping[str, Sequence[Entry]], series: Mapping[str, str], runs: int) -> tuple[str, str]:
     """The title and the text for whoever cannot see the figure."""
     ends = {case: (entries[0], entries[-1]) for case, entries in histories.items()}
-    changed = [case for case, (old, new) in ends.items() if _differ(old, new)]
+    changed = [case for case, (old, new) in ends.items() if told_apart(old, new)]
     drawn = [case for case in series if case in changed] or list(series)
     most = max(drawn, key=lambda case: abs(math.log(ends[case][1].speedup.value / ends[case][0].speedup.value)))
-    finding = f"{short_name(series[most])} from {_interval(ends[most][0])} to {_interval(ends[most][1])}"
+    finding = f"{cut(series[most])} from {speedup(ends[most][0]).text} to {speedup(ends[most][1]).text}"
     beyond = "changed by more than the intervals of its speed-up"
     if len(histories) == 1:
         what = f"the only case {beyond if changed else beyond.replace('changed', 'did not change')}"
@@ -121,18 +119,9 @@ def _history_words(histories: Mapping[str, Sequence[Entry]], series: Mapping[str
     alt = f"Speed-up and latency of {counted(len(series), 'case')} over {runs} runs, the oldest on the left."
     for case, name in series.items():
         old, new = ends[case]
-        alt += f" {short_name(name)}: {_interval(old)} at first and {_interval(new)} at last, {_ms(old)} and "
+        alt += f" {cut(name)}: {speedup(old).text} at first and {speedup(new).text} at last, {_ms(old)} and "
         alt += f"{_ms(new)} ms."
     return title, alt
-
-
-def _differ(old: Entry, new: Entry) -> bool:
-    return new.speedup.low > old.speedup.high or new.speedup.high < old.speedup.low
-
-
-def _interval(entry: Entry) -> str:
-    value, low, high = entry.speedup
-    return f"{value:.2f}x" if low == high else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
 
 
 def _ms(entry: Entry) -> str:

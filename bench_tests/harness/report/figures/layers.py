@@ -6,18 +6,17 @@ A layer's FLOP a byte and GFLOP/s are computed from its FLOP, bytes and time; wh
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench_tests.harness.report.digits import significant
-from bench_tests.harness.report.document import Figure, Sentence
-from bench_tests.harness.report.figures.charts import HEIGHT, LEGEND, PALETTE, SHAPES, WIDTH, chosen, short_name, shown
+from bench_tests.harness.report.document import Figure, Sentence, slug
+from bench_tests.harness.report.figures.charts import HEIGHT, LEGEND, PALETTE, SHAPES, WIDTH, chosen, shown
 from bench_tests.harness.report.material import Profile
 from bench_tests.harness.report.phrases import counted
-from bench_tests.harness.report.wording import duration, per_cent
+from bench_tests.harness.report.profile_facts import families, loads, roofline_s
+from bench_tests.harness.report.wording import cut, duration, per_cent
 
 TOP = 15  # layers with a bar of their own
 _BOUNDS = ("compute", "memory", "overhead", "unknown")
@@ -27,15 +26,15 @@ Layer = Mapping[str, Any]
 
 def layer_figures(profile: Profile) -> list[Figure]:
     """The time of the longest layers, and the roofline; without those for which the profile has no figures."""
-    layers = [_layer(row) for row in profile.rows if row["time_s"] > 0]
-    layers.sort(key=lambda layer: -layer["time_s"])
+    layers = sorted((_layer(row) for row in profile.rows if row["time_s"] > 0), key=lambda layer: -layer["time_s"])
     total_s = sum(layer["time_s"] for layer in layers)
     for layer in layers:
         layer["share"] = layer["time_s"] / total_s
-    figures = [_times(profile, layers, total_s)] if layers else []
+    profile = replace(profile, rows=tuple(layers))
+    figures = [_times(profile, total_s)] if layers else []
     points = [layer for layer in layers if layer["flop"] > 0 and layer["bytes_moved"] > 0]
     if points and min(profile.ceiling["peak_gflops"], profile.ceiling["copy_gb_per_s"]) > 0:
-        figures.append(_roofline(profile, layers, points))
+        figures.append(_roofline(profile, points))
     return figures
 
 
@@ -45,28 +44,31 @@ def _layer(row: Layer) -> dict[str, Any]:
     return {name: row[name] for name in names} | {"name": row["name"] or "the whole model", "bound": bound}
 
 
-def _times(profile: Profile, layers: Sequence[Layer], total_s: float) -> Figure:
+def _times(profile: Profile, total_s: float) -> Figure:
+    layers = profile.rows
     longest, others = layers[:TOP], layers[TOP:]
     unit, factor = ("ms", 1e3) if longest[0]["time_s"] >= 1e-3 else ("us", 1e6)
     rows = [
         {
             **layer, "time": factor * layer["time_s"],
-            "label": f"{per_cent(layer['share'])} {layer['bound']}, {short_name(layer['kind'])}",
+            "label": f"{per_cent(layer['share'])} {layer['bound']}, {cut(layer['kind'])}",
         }
         for layer in longest
     ]  # fmt: skip
     rest = f"the other {len(others)}" if len(others) > 1 else "the other one"
     parts = [
-        {"part": part, "bound": bound, "time": factor * bound_s, "share": bound_s / total_s}
+        {"part": part, "bound": load.bound, "time": factor * load.time_s, "share": load.time_s / total_s}
         for part, members in ((f"the {len(longest)} longest", longest), (rest, others))
-        for bound, bound_s in _by_bound(members).items()
+        for load in loads(replace(profile, rows=members))
     ]
-    bound, bound_s = next(iter(_by_bound(layers).items()))
+    found = loads(profile)
+    bound = found[0].bound
     what = "Layers of unknown bound" if bound == "unknown" else f"{bound.capitalize()}-bound layers"
-    shares = [f"{per_cent(one_s / total_s)} is {one}-bound" for one, one_s in _by_bound(layers).items()]
+    shares = [f"{per_cent(load.share)} is {load.bound}-bound" for load in found]
+    most = _families(replace(profile, rows=tuple(layer for layer in layers if layer["bound"] == bound)))
     alt = (
         f"Bars of the time of each layer. Of {duration(total_s)}, {', '.join(shares)}. The longest is "
-        f"{short_name(layers[0]['name'])} ({short_name(layers[0]['kind'])}) with {duration(layers[0]['time_s'])}, "
+        f"{cut(layers[0]['name'])} ({cut(layers[0]['kind'])}) with {duration(layers[0]['time_s'])}, "
         f"{per_cent(layers[0]['share'])} of all."
     )
     if others:
@@ -74,27 +76,16 @@ def _times(profile: Profile, layers: Sequence[Layer], total_s: float) -> Figure:
         alt += f" {counted(len(others), 'more layer')} without a bar: {rest_share} of the time."
     return Figure(
         f"layers-{_slug(profile)}",
-        f"{what} take {per_cent(bound_s / total_s)} of the {duration(total_s)} of {_model(profile)}, most of it in "
-        f"{_families([layer for layer in layers if layer['bound'] == bound])}",
+        f"{what} take {per_cent(found[0].share)} of the {duration(total_s)} of {_model(profile)}, most of it in {most}",
         alt,
         _bars(rows, parts if others else [], unit),
     )
 
 
-def _by_bound(layers: Sequence[Layer]) -> dict[str, float]:
-    """Seconds by what bounds them, the most first."""
-    times_s = {bound: sum(layer["time_s"] for layer in layers if layer["bound"] == bound) for bound in _BOUNDS}
-    return dict(sorted(((bound, time_s) for bound, time_s in times_s.items() if time_s), key=lambda item: -item[1]))
-
-
-def _families(layers: Sequence[Layer]) -> str:
+def _families(profile: Profile) -> str:
     """The families that make 80 % of the time of these layers, two at most."""
-    times_s: dict[str, float] = {}
-    for layer in layers:
-        times_s[layer["family"]] = times_s.get(layer["family"], 0.0) + layer["time_s"]
-    (first, first_s), *more = sorted(times_s.items(), key=lambda item: -item[1])
-    enough = not more or first_s >= 0.8 * sum(times_s.values())
-    return short_name(first) if enough else f"{short_name(first)} and {short_name(more[0][0])}"
+    (first, share), *more = families(profile)
+    return cut(first) if not more or share >= 0.8 else f"{cut(first)} and {cut(more[0][0])}"
 
 
 def _colour(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -151,15 +142,15 @@ def _bars(rows: Sequence[Layer], parts: Sequence[Layer], unit: str) -> dict[str,
     return {**spec, "datasets": {"rows": list(rows), "parts": list(parts)}, "vconcat": [together, bars]}
 
 
-def _roofline(profile: Profile, layers: Sequence[Layer], points: Sequence[Layer]) -> Figure:
+def _roofline(profile: Profile, points: Sequence[Layer]) -> Figure:
     peak, bandwidth = profile.ceiling["peak_gflops"], profile.ceiling["copy_gb_per_s"]
-    rows = [_point(layer, peak, bandwidth) for layer in points]
+    rows = [_point(profile, layer) for layer in points]
     reached = sum(row["roof_s"] for row in rows) / sum(row["time_s"] for row in rows)
     worst = max(rows, key=lambda row: row["time_s"] - row["roof_s"])
     title = f"The layers of {_model(profile)} reach {per_cent(reached)} of what the roofline allows"
     if worst["time_s"] > worst["roof_s"]:
         lost = duration(worst["time_s"] - worst["roof_s"])
-        title += f"; {short_name(worst['name'])} is farthest behind, {lost} slower than at its roof"
+        title += f"; {cut(worst['name'])} is farthest behind, {lost} slower than at its roof"
     ridge = peak / bandwidth
     right = sum(row["flop_per_byte"] >= ridge for row in rows)
     alt = (
@@ -167,28 +158,28 @@ def _roofline(profile: Profile, layers: Sequence[Layer], points: Sequence[Layer]
         f"{significant(peak, 3)} GFLOP/s that slopes with {significant(bandwidth, 3)} GB/s to the left of its ridge at "
         f"{significant(ridge, 3)} FLOP a byte. "
         f"{right} of {len(rows)} layers lie right of the ridge, where arithmetic is the limit. "
-        f"{short_name(worst['name'])} reaches {significant(worst['gflops'], 3)} GFLOP/s, "
+        f"{cut(worst['name'])} reaches {significant(worst['gflops'], 3)} GFLOP/s, "
         f"{per_cent(worst['of_roof'])} of its roof."
     )
     spec = _roof_spec(rows, peak, bandwidth)
-    return Figure(f"roofline-{_slug(profile)}", title, alt, spec, _roof_note(rows, layers))
+    return Figure(f"roofline-{_slug(profile)}", title, alt, spec, _roof_note(rows, len(profile.rows)))
 
 
-def _point(layer: Layer, peak: float, bandwidth: float) -> dict[str, Any]:
+def _point(profile: Profile, layer: Layer) -> dict[str, Any]:
     """A layer under the roof; ``roof_s`` is what it would take there."""
-    roof_s = max(layer["flop"] / (peak * 1e9), layer["bytes_moved"] / (bandwidth * 1e9))
+    roof_s = roofline_s(profile, layer)
     return {
         **layer, "time_ms": 1e3 * layer["time_s"], "flop_per_byte": layer["flop"] / layer["bytes_moved"],
         "gflops": layer["flop"] / layer["time_s"] / 1e9, "roof_s": roof_s, "of_roof": roof_s / layer["time_s"],
     }  # fmt: skip
 
 
-def _roof_note(rows: Sequence[Layer], layers: Sequence[Layer]) -> Sentence:
+def _roof_note(rows: Sequence[Layer], layers: int) -> Sentence:
     words = "The area of a point is its share of the time."
-    missing = len(layers) - len(rows)
+    missing = layers - len(rows)
     if missing:
         words += (
-            f" {missing} of {len(layers)} rows of the profile have no matrix product or convolution in them and no "
+            f" {missing} of {layers} rows of the profile have no matrix product or convolution in them and no "
             f"place here; they take {per_cent(1 - sum(row['share'] for row in rows))} of the time."
         )
     if any(row["of_roof"] > 1 for row in rows):
@@ -255,14 +246,12 @@ def _log_axis(field: str, title: str, low: float, high: float) -> dict[str, Any]
 
 
 def _model(profile: Profile) -> str:
-    return f"{short_name(profile.workload)} at size {profile.size}, batch {profile.batch}"
+    return f"{cut(profile.workload)} at size {profile.size}, batch {profile.batch}"
 
 
 def _slug(profile: Profile) -> str:
-    """Of a picture's name: safe in a file system, short, the same for the same place."""
     place = (
         profile.workload, profile.data, profile.size, profile.batch, profile.threads, profile.device,
         profile.fingerprint, profile.file.parent.name, profile.file.name,
     )  # fmt: skip
-    words = re.sub("[^A-Za-z0-9]+", "-", f"{profile.workload}-{profile.size}-{profile.batch}").strip("-").lower()[:40]
-    return f"{words}-{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:6]}"
+    return slug(f"{profile.workload}-{profile.size}-{profile.batch}", place)

@@ -14,13 +14,13 @@ from bench_tests.harness.report.figures.charts import (
     rounded,
     row_of,
     scale_of,
-    short_name,
     shown,
     tooltip,
 )
 from bench_tests.harness.report.material import Entry, Group, Variant
+from bench_tests.harness.report.profile_facts import BUSY
+from bench_tests.harness.report.wording import cut, per_cent
 
-BUSY = 0.95  # of a peak, from which on nothing more is to be had from the same arithmetic
 MOST_ROWS = 20
 _MEASURED, _THEORETICAL = "of the measured peak", "of the theoretical peak"
 _SHARES = {_MEASURED: "share_of_peak", _THEORETICAL: "share_of_theoretical_peak"}
@@ -52,22 +52,18 @@ def _share(entry: Entry | None) -> float:
     return _value(entry, "share_of_peak")
 
 
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{significant(100 * share, 2)} %"
-
-
 def _where(group: Group, entry: Entry) -> str:
-    return f"{entry.size} {short_name(group.unit, 12)}, batch {entry.batch}"
+    return f"{entry.size} {cut(group.unit, 12)}, batch {entry.batch}"
 
 
 def _label(entry: Entry) -> str:
-    return short_name(entry.variant.label, 40)
+    return cut(entry.variant.label, 40)
 
 
 def _title(group: Group, told: Sequence[Entry]) -> str:
     busy = [entry for entry in told if _share(entry) >= BUSY]
     first = told[0]
-    reached = f"{_label(first)} reaches {_per_cent(_share(first))} of the measured peak of {_peak(first)}"
+    reached = f"{_label(first)} reaches {per_cent(_share(first))} of the measured peak of {_peak(first)}"
     reached += f" ({_where(group, first)})"
     if busy:
         count = f"{len(busy)} of {len(told)} variants keep the machine busy"
@@ -76,12 +72,12 @@ def _title(group: Group, told: Sequence[Entry]) -> str:
 
 
 def _peak(entry: Entry) -> str:
-    precision = short_name(entry.text_of("peak_precision"), 12)
+    precision = cut(entry.text_of("peak_precision"), 12)
     return f"{significant(entry.number_of('peak_gflops') or 0.0, 3)} GFLOP/s {precision}".strip()
 
 
 def _alt(group: Group, told: Sequence[Entry]) -> str:
-    shares = [f"{_label(entry)} {_per_cent(_share(entry))} ({_where(group, entry)})" for entry in told[:8]]
+    shares = [f"{_label(entry)} {per_cent(_share(entry))} ({_where(group, entry)})" for entry in told[:8]]
     return (
         f"Dots of the share of the peak that each of {len(told)} variants reaches at its best, the highest first. "
         f"Of the measured peak: {', '.join(shares)}{', and so on' if len(told) > 8 else ''}."
@@ -89,7 +85,7 @@ def _alt(group: Group, told: Sequence[Entry]) -> str:
 
 
 def _note(entries: Sequence[Entry], told: Sequence[Entry]) -> Sentence:
-    hows = dict.fromkeys(short_name(how, 120) for entry in told if (how := entry.text_of("peak_theoretical_how")))
+    hows = dict.fromkeys(cut(how, 120) for entry in told if (how := entry.text_of("peak_theoretical_how")))
     theory = _ceilings(told, "peak_theoretical_gflops")
     beyond = f" ({'; '.join(hows)})" if hows else ""
     return (
@@ -103,7 +99,7 @@ def _note(entries: Sequence[Entry], told: Sequence[Entry]) -> Sentence:
             if theory
             else say("The theoretical one is not known. ")
         ),
-        *say("From {busy} % on, the dashed line, the machine is busy.", busy=f"{100 * BUSY:.0f}"),
+        *say("From {busy} on, the dashed line, the machine is busy.", busy=per_cent(BUSY)),
         *(
             say(
                 " The picture has the first {told} of {all} variants; the table of resources has all.",
@@ -120,7 +116,7 @@ def _ceilings(told: Sequence[Entry], field: str) -> Sentence:
     """``251 GFLOP/s in fp32 and 1,078 GFLOP/s in int8``: the highest that was found of each precision."""
     found: dict[str, Entry] = {}
     for entry in told:
-        precision = short_name(entry.text_of("peak_precision"), 12)
+        precision = cut(entry.text_of("peak_precision"), 12)
         if (value := entry.number_of(field)) and value > (_value(found.get(precision), field)):
             found[precision] = entry
     return joined(

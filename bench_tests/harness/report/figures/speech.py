@@ -21,11 +21,10 @@ from bench_tests.harness.report.figures.charts import (
     rounded,
     row_of,
     scale_of,
-    short_name,
     shown,
 )
 from bench_tests.harness.report.material import Entry, Group, fastest
-from bench_tests.harness.report.wording import duration, per_cent
+from bench_tests.harness.report.wording import cut, duration, per_cent
 
 Row = dict[str, Any]
 
@@ -47,7 +46,7 @@ def _real_time(group: Group, batch: int, entries: Sequence[Entry]) -> Figure:
     best = {size: fastest([entry for entry in entries if entry.size == size]) for size in sizes}
     first = best[sizes[0]]
     ends = [f"{per_cent(_factor(best[size]))} of real time with chunks of {size} ms" for size in (sizes[0], sizes[-1])]
-    name, others = short_name(first.variant.label), [short_name(entry.variant.label) for entry in best.values()]
+    name, others = cut(first.variant.label), [cut(entry.variant.label) for entry in best.values()]
     if len({entry.variant for entry in entries}) == 1:
         title = f"{name} takes {ends[0]} and {ends[1]}"
     elif len(set(others)) == 1:
@@ -60,7 +59,7 @@ def _real_time(group: Group, batch: int, entries: Sequence[Entry]) -> Figure:
     for variant in dict.fromkeys(entry.variant for entry in entries):
         found = sorted((entry for entry in entries if entry.variant == variant), key=lambda entry: entry.size)
         told = ", ".join(f"{per_cent(_factor(entry))} at {entry.size} ms" for entry in found)
-        alt += f" {short_name(variant.label)}: {told}."
+        alt += f" {cut(variant.label)}: {told}."
     return Figure(f"real-time-{batch}-{group.slug}", title, alt, _real_time_spec(entries, sizes), _call_note(best))
 
 
@@ -81,7 +80,7 @@ def _call_note(best: Mapping[int, Entry]) -> tuple[str, ...]:
     if len(same) > 1:
         short, long = best[same[0]], best[same[-1]]
         words += (
-            f" On {short_name(short.variant.label)} a call takes {duration(short.call_s)} for {short.size} ms of sound "
+            f" On {cut(short.variant.label)} a call takes {duration(short.call_s)} for {short.size} ms of sound "
             f"and {duration(long.call_s)} for {long.size} ms: {significant(long.size / short.size, 3)} times the sound "
             f"for {significant(long.call_s / short.call_s, 2)} times the work."
         )

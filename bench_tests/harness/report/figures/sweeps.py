@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench_tests.harness.report.figures.charts import short_name
 from bench_tests.harness.report.material import Entry, Group, Variant
 from bench_tests.harness.report.picks import eager
+from bench_tests.harness.report.wording import cut
 
 MOST_LINES = 8  # in a figure
 MOST_CHOICES = 12  # of the other dimension
@@ -55,7 +55,7 @@ class Sweep:
     def place(self, value: int, *, along: bool = True) -> str:
         """``224 px`` or ``batch 8``."""
         name = self.along if along else self.across
-        return f"batch {value}" if name == "batch" else f"{value} {short_name(self.group.unit, 12)}"
+        return f"batch {value}" if name == "batch" else f"{value} {cut(self.group.unit, 12)}"
 
 
 def sweep(group: Group, along: str, across: str) -> Sweep | None:

@@ -15,13 +15,13 @@ from bench_tests.harness.report.figures.charts import (
     legend,
     rounded,
     row_of,
-    short_name,
     shown,
     tooltip,
 )
 from bench_tests.harness.report.figures.front import Cost, Judged
 from bench_tests.harness.report.figures.placing import Axis, axis, labels
 from bench_tests.harness.report.material import Entry
+from bench_tests.harness.report.wording import cut
 
 MOST_NAMES = 8  # in a picture
 _ON, _OFF = "on the front", "beaten by one on the front"
@@ -30,7 +30,7 @@ _ON, _OFF = "on the front", "beaten by one on the front"
 def tradeoff_spec(points: Judged, cost: Cost, best: Sequence[Entry]) -> dict[str, Any]:
     """Points with the intervals of their quality, the front ``best`` as steps, names where there is room."""
     missing, factor = points.near_perfect, 100.0 if points.is_share else 1.0
-    quality_name = short_name(points.entries[0].quality_name, 30)
+    quality_name = cut(points.entries[0].quality_name, 30)
     heights = [[factor * (1 - end if missing else end) for end in points.quality(entry)] for entry in points.entries]
     logarithmic = missing and any(value > 0 for value, *_ in heights)
     if logarithmic:
@@ -104,7 +104,7 @@ def _layers(points: Judged, x_axis: Axis, y_axis: Axis, x_title: str, y_title: s
     shape = standing | {"scale": scale | {"range": ["diamond", "circle"]}}
     choice = {"name": "chosen", "select": {"type": "point", "fields": ["standing"]}, "bind": "legend"}
     percent = ", %" if points.is_share else ""
-    quality = short_name(points.entries[0].quality_name, 30)
+    quality = cut(points.entries[0].quality_name, 30)
     more = [
         shown("quality", f"{quality}{percent}", ",.4~r"),
         shown("quality_low", f"{quality}, from", ",.4~r"),

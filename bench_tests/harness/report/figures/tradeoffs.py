@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from bench_tests.harness.record import ORIGINAL
 from bench_tests.harness.report.digits import change_text, quality_text, significant
 from bench_tests.harness.report.document import Figure, Sentence, say
-from bench_tests.harness.report.figures.charts import short_name
 from bench_tests.harness.report.figures.front import Cost, Judged, costs, front, judged
 from bench_tests.harness.report.figures.peaks import peak_figures
 from bench_tests.harness.report.figures.tradeoff_specs import tradeoff_spec
 from bench_tests.harness.report.material import Entry, Group
 from bench_tests.harness.report.picks import eager, told_apart
+from bench_tests.harness.report.wording import cut
 
 MOST_TOLD = 8  # of the front, to whoever cannot see it
 
@@ -76,7 +76,7 @@ def _told(points: Judged, entry: Entry) -> str:
     """A quality, and what is known of its change against the original."""
     value = points.quality(entry).value
     text = quality_text(value, points.is_share)
-    name = short_name(entry.quality_name, 24)
+    name = cut(entry.quality_name, 24)
     if entry.drop is None or entry.variant.recipe == ORIGINAL or not points.is_share:
         return f"{name} {text}"
     doubt = "" if entry.drop.low > 0 or entry.drop.high < 0 else ", no certain difference"
@@ -85,7 +85,7 @@ def _told(points: Judged, entry: Entry) -> str:
 
 def _alt(points: Judged, cost: Cost, best: Sequence[Entry]) -> str:
     place = points.entries[0]
-    unit = short_name(points.group.unit, 12)
+    unit = cut(points.group.unit, 12)
     told = [f"{points.name(entry)} {cost.text(entry)}, {_told(points, entry)}" for entry in best[:MOST_TOLD]]
     more = f"; and {len(best) - MOST_TOLD} more" if len(best) > MOST_TOLD else ""
     return (
@@ -99,7 +99,7 @@ def _note(points: Judged) -> Sentence:
     place = points.entries[0]
     what = "each recipe on the backend on which it is fastest" if points.recipes else "a point for each variant"
     words = (
-        f"At {place.size} {short_name(points.group.unit, 12)}, batch {place.batch}: {what}. Bars are the 95 % "
+        f"At {place.size} {cut(points.group.unit, 12)}, batch {place.batch}: {what}. Bars are the 95 % "
         "intervals of the quality, where they are known. The line is the front: what lies below and to the right of "
         "it is beaten by one that is no worse in either respect. It is that of all points, whatever is hidden."
     )

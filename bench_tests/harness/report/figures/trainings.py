@@ -6,16 +6,13 @@ such as a pruned model that is trained again, has a figure of its own.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from bench_tests.harness.report.digits import significant
-from bench_tests.harness.report.document import Figure
-from bench_tests.harness.report.figures.charts import short_name
+from bench_tests.harness.report.document import Figure, slug
 from bench_tests.harness.report.figures.epochs import (
     VALIDATION,
     Epoch,
@@ -27,6 +24,7 @@ from bench_tests.harness.report.figures.epochs import (
 )
 from bench_tests.harness.report.material import Training
 from bench_tests.harness.report.phrases import counted
+from bench_tests.harness.report.wording import cut
 
 _COLUMNS = 3  # of small multiples
 _RAN_AWAY = 10  # times the median loss
@@ -55,8 +53,8 @@ def _data(training: Training) -> str:
 
 
 def _alone(training: Training, rows: Sequence[Epoch]) -> Figure:
-    name, best = short_name(training.name), [row for row in rows if row["best"]]
-    count, score = counted(len(rows), "epoch"), short_name(training.score, 30)
+    name, best = cut(training.name), [row for row in rows if row["best"]]
+    count, score = counted(len(rows), "epoch"), cut(training.score, 30)
     if not best:
         title = f"{name}: losses of {count}; no validation score was kept"
     elif len(training.stages) == 1:
@@ -81,21 +79,21 @@ def _alone(training: Training, rows: Sequence[Epoch]) -> Figure:
 
 def _beside(found: Sequence[Training], kept: Mapping[Any, Sequence[Epoch]]) -> list[Figure]:
     """Several trainings in small multiples: their scores, and where they were kept their losses."""
-    score, data = short_name(found[0].score, 30), _data(found[0])
+    score, data = cut(found[0].score, 30), _data(found[0])
     names = dict(zip((training.file for training in found), _short_names(found), strict=True))
     rows = [{"training": names[one.file], **row} for one in found for row in kept[one.file]]
     best = {names[one.file]: next(row for row in kept[one.file] if row["best"]) for one in found}
     first, *_, last = sorted(best, key=lambda name: -best[name]["score"])
-    on = f" on {short_name(data)}" if data else ""
+    on = f" on {cut(data)}" if data else ""
     title = (
-        f"{len(found)} trainings{on}: {short_name(first)} reaches the highest validation {score}, "
-        f"{_value(best[first]['score'])}, {short_name(last)} the lowest, {_value(best[last]['score'])}"
+        f"{len(found)} trainings{on}: {cut(first)} reaches the highest validation {score}, "
+        f"{_value(best[first]['score'])}, {cut(last)} the lowest, {_value(best[last]['score'])}"
     )
     alt = f"Validation {score} over the epochs of {len(found)} trainings{on}. " + " ".join(
-        f"{short_name(name)}: {_value(row['score'])} in epoch {row['epoch']} of {len(kept[one.file])}."
+        f"{cut(name)}: {_value(row['score'])} in epoch {row['epoch']} of {len(kept[one.file])}."
         for one, (name, row) in zip(found, best.items(), strict=True)
     )
-    place = _slug(score, data, *(str(one.file) for one in found))
+    place = slug(f"{score}-{data}", (score, data, *(str(one.file) for one in found)))
     columns = min(_COLUMNS, len(found))
     note = (" ".join(["A diamond marks the best epoch.", *_test_words(found)]),)
     figures = [Figure(f"trainings-{place}", title, alt, facets(rows, score_panel(rows, score, columns), columns), note)]
@@ -113,13 +111,13 @@ def _loss_figure(names: Sequence[str], losses: Sequence[Epoch], name: str, colum
         low, end = risen[worst]
         title = (
             f"In {len(risen)} of {count}{on} the validation loss ends more than 10 % above its lowest: most in "
-            f"{short_name(worst)}, {significant(end, 3)} after {significant(low, 3)}"
+            f"{cut(worst)}, {significant(end, 3)} after {significant(low, 3)}"
         )
     else:
         title = f"In none of {count}{on} does the validation loss end more than 10 % above its lowest"
     ends = {one: [row for row in losses if row["training"] == one and row["kind"] == VALIDATION] for one in names}
     alt = f"Training and validation loss over the epochs of {count}{on}. " + " ".join(
-        f"{short_name(one)}: validation loss {significant(found[0]['loss'], 3)} in the first epoch and "
+        f"{cut(one)}: validation loss {significant(found[0]['loss'], 3)} in the first epoch and "
         f"{significant(found[-1]['loss'], 3)} in the last."
         for one, found in ends.items()
         if found
@@ -162,10 +160,8 @@ def _best_words(row: Epoch, score: str) -> str:
 
 def _test_words(found: Sequence[Training]) -> list[str]:
     """The scores on test data, as far as the files have them."""
-    scores = [
-        (short_name(one.name), value) for one in found if isinstance(value := one.facts.get(f"test_{one.score}"), float)
-    ]
-    score = short_name(found[0].score, 30)
+    scores = [(cut(one.name), value) for one in found if isinstance(value := one.facts.get(f"test_{one.score}"), float)]
+    score = cut(found[0].score, 30)
     if len(found) == 1:
         return [f"On the test split its {score} is {_value(value)}." for _, value in scores]
     if not scores:
@@ -191,10 +187,4 @@ def _short_names(found: Sequence[Training]) -> list[str]:
 
 
 def _name(training: Training) -> str:
-    return f"training-{_slug(training.file.parent.name, training.name, str(training.file))}"
-
-
-def _slug(*words: str) -> str:
-    """Of a picture's name: safe in a file system, short, the same for the same training."""
-    readable = re.sub("[^A-Za-z0-9]+", "-", "-".join(words[:2])).strip("-").lower()[:50]
-    return f"{readable}-{hashlib.sha256('/'.join(words).encode()).hexdigest()[:6]}"
+    return f"training-{slug(f'{training.file.parent.name}-{training.name}', (str(training.file),))}"

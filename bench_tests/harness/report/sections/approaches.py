@@ -144,10 +144,15 @@ def _precisions(material: Material) -> Iterable[Block]:
         names=joined([(name,) for name in names]),
     ))  # fmt: skip
     told = [
-        say("{place}: {peak}; {limit}.", place=place(profile), peak=words, limit=half_limit(profile, ratio))
+        say(
+            "{place}{precision}: {peak}; {limit}.",
+            place=place(profile), precision=f" in {name}" if len(names) > 1 else "", peak=words,
+            limit=half_limit(profile, ratio),
+        )
         for profile in one_each(material.profiles)
-        if any(group.workload == profile.workload and _has(group, "precision", names[0]) for group in material.groups)
-        for ratio, words in [peak_ratio(material, profile, names[0])]
-    ]
+        for name in names
+        if any(group.workload == profile.workload and _has(group, "precision", name) for group in material.groups)
+        for ratio, words in [peak_ratio(material, profile, name)]
+    ]  # fmt: skip
     if told:
         yield Items(tuple(told))

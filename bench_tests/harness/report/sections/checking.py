@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench_tests.harness.record import ORIGINAL
+from bench_tests.harness.report.digits import is_share
 from bench_tests.harness.report.document import (
     NOTHING,
     Block,
@@ -20,6 +21,7 @@ from bench_tests.harness.report.document import (
 )  # fmt: skip
 from bench_tests.harness.report.material import Entry, Material
 from bench_tests.harness.report.phrases import counted, ranged
+from bench_tests.harness.report.picks import tolerated
 from bench_tests.harness.report.sections.fitting import coverage as ran
 
 # The small terms and factors of `bench_tests.harness.parity`, which imports torch: largest, r.m.s. and gain.
@@ -71,21 +73,23 @@ def quality(material: Material, entries: Entries) -> Iterable[Block]:
         "Agreement is the share of examples that get the same answer as from the original, right or wrong: it shows "
         "changes that cancel in the quality."
     ))  # fmt: skip
-    bounds = {
-        str(name): facts["tolerated_drop"]
-        for run in material.runs for name, facts in run.workloads.items()
-        if isinstance(facts.get("tolerated_drop"), int | float)
-    }  # fmt: skip
+    bounds: dict[str, str] = {}
+    for group in material.groups:
+        found = [entry for entry in group.entries if entry.quality is not None]
+        bound = tolerated(found)
+        if bound is not None:
+            bounds[group.workload] = _points(bound, found[0])
     if bounds:
-        told = ", ".join(f"{_points(100 * bound)} for {name}" for name, bound in bounds.items())
+        told = ", ".join(f"{bound} for {name}" for name, bound in bounds.items())
         items.append(say("A drop beyond {told}, or beyond the case's row in expectations.yaml, fails it.", told=told))
     yield Items(tuple(items))
-    if any(entry.record["data"] and "synthetic" in entry.text_of("data") for entry in judged):
-        yield Paragraph(say("Some data here are made up, and their qualities say nothing of real ones."), kind="note")
 
 
-def _points(value: float) -> str:
-    return f"{value:g} point{'' if value == 1 else 's'}"
+def _points(drop: float, entry: Entry) -> str:
+    """A tolerated drop as it was stated, in points where the quality is a share, else in its own unit."""
+    if not is_share(entry):
+        return f"{drop:g}"
+    return f"{100 * drop:g} point{'' if 100 * drop == 1 else 's'}"
 
 
 def _kind(entry: Entry) -> str:

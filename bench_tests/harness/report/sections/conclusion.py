@@ -34,12 +34,14 @@ from bench_tests.harness.report.wording import (
     mebibytes,
     name,
     names,
+    per_cent,
     place,
     quality,
     rate,
     speedup,
 )
 
+_SAME = 0.97  # of the answers: below it a reader who depends on single answers must know
 _GOOD = ("worth it", "worth it with a doubt")
 
 
@@ -210,6 +212,16 @@ def _avoid(group: Group, found: Sequence[Offer]) -> list[Sentence]:
                 "Where the quality must stay: not {names}; {which} changes it by {change}.",
                 which="it" if len(lossy) == 1 else "the mildest of them",
                 names=names([offer.entry.variant for offer in lossy]), change=change(mildest.entry) or "",
+            )
+        )  # fmt: skip
+    good = [offer for offer in found if offer.verdict in _GOOD]
+    same = good[0].entry.number_of("agreement") if good else None
+    if same is not None and same < _SAME:
+        told.append(
+            say(
+                "Where single answers must stay: {name} answers {share} of the examples otherwise than the original, "
+                "whatever the quality over all.",
+                name=name(good[0].entry.variant), share=Number(per_cent(1 - same), good[0].entry.number),
             )
         )  # fmt: skip
     slow = [offer for offer in found if offer.speed != "faster"]

@@ -14,8 +14,9 @@ from bench_tests.harness.report.document import (
 )  # fmt: skip
 from bench_tests.harness.report.material import Entry, Material, Profile
 from bench_tests.harness.report.phrases import share
+from bench_tests.harness.report.profile_facts import WORDS, Load, families, loads, possible
 from bench_tests.harness.report.sections.hyperparameters import Followed, commanded
-from bench_tests.harness.report.sections.profiles import WORDS, Load, families, loads, place, possible
+from bench_tests.harness.report.sections.profiles import place
 
 
 def one_each(profiles: Iterable[Profile]) -> list[Profile]:

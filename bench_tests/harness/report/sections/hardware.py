@@ -18,10 +18,11 @@ from bench_tests.harness.report.document import (
     Table,
     say,
 )  # fmt: skip
+from bench_tests.harness.report.figures.firmware import MEMORY_BYTES
 from bench_tests.harness.report.material import Entry, Group
 from bench_tests.harness.report.phrases import counted, named
 
-UNO_FLASH_BYTES, UNO_SRAM_BYTES = 32_256, 2_048  # of `optim.backends.avr.build.UNO`, which imports the methods
+UNO_FLASH_BYTES, UNO_SRAM_BYTES = MEMORY_BYTES["flash"], MEMORY_BYTES["SRAM"]
 
 
 def hardware(groups: Sequence[Group]) -> list[Block]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from bench_tests.harness.record import ORIGINAL
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.digits import is_share, quality_text, significant
 from bench_tests.harness.report.document import (
     NOTHING,
@@ -26,7 +27,6 @@ from bench_tests.harness.report.phrases import counted, named, share
 from bench_tests.harness.report.sections.approaches import methods_section
 from bench_tests.harness.report.sections.hardware import UNO_FLASH_BYTES, UNO_SRAM_BYTES, hardware
 from bench_tests.harness.report.sections.profiles import bottlenecks
-from bench_tests.harness.report.sections.repeating import profile_command
 
 
 def introduction(material: Material) -> Section:
@@ -73,7 +73,7 @@ def _models(material: Material) -> list[Block]:
     columns = (
         Column("model", "model", numeric=False), Column("data", "data", numeric=False), Column("size", "size"),
         Column("parameters", "parameters"), Column("gflop_per_example", "GFLOP an example"),
-        Column("size_mb", "size, MB"), Column("quality_percent", "quality [95 %]"), Column("examples", "judged on"),
+        Column("size_mb", "size, MB"), Column("quality", "quality [95 %]"), Column("examples", "judged on"),
         Column("latency_ms", "ms a call"), Column("batch", "batch"),
     )  # fmt: skip
     note = say(
@@ -86,7 +86,7 @@ def _models(material: Material) -> list[Block]:
 
 
 def _about(material: Material, workload: str, data: str) -> Sentence:
-    """Task, scenario and platform: from the newest run that tells them, else from the workload as it is today."""
+    """Task, scenario and platform, from the newest run of these data that tells them."""
     for run in sorted(material.runs, key=lambda run: run.when, reverse=True):
         facts = run.workloads.get(workload)
         ours = any(entry.run is run and entry.record["data"] == data for entry in material.entries)
@@ -144,7 +144,7 @@ def _starting_row(material: Material, group: Group, start: Entry, told: Entry | 
         Cell(f"{parameters:,.0f}", int(parameters)) if parameters else NOTHING,
         Cell(significant(gflop / start.batch, 3), gflop / start.batch) if gflop else NOTHING,
         Cell(significant(size_bytes / 1e6, 3), size_bytes / 1e6) if size_bytes else NOTHING,
-        Cell(judged, 100 * value) if judged and value is not None else NOTHING,
+        Cell(judged, value) if judged and value is not None else NOTHING,
         _count_cell(start.number_of("quality_examples")),
         Cell(significant(1e3 * start.call_s, 3), 1e3 * start.call_s) if timed else NOTHING,
         Cell(str(start.batch), start.batch) if timed else NOTHING,
@@ -186,13 +186,13 @@ def _missing(group: Group) -> Sentence:
         workload=Code(group.workload),
         machine=Code(group.fingerprint),
         hint=hint,
-        command=Code(profile_command(group)),
+        command=Code(commands.profile(group, group.sizes[-1], group.batches[0])),
     )
 
 
 def _cycles(group: Group) -> list[Block]:
     """What a multiply-add costs on the chip, and which memory is short: a profile of firmware."""
-    counted_ones = [entry for entry in group.entries if entry.number_of("cycles") and entry.number_of("macs")]
+    counted_ones = [entry for entry in group.entries if _cycles_a_mac(entry)]
     if not counted_ones:
         return []
     least = min(counted_ones, key=_cycles_a_mac)
@@ -223,4 +223,6 @@ def _cycles(group: Group) -> list[Block]:
 
 
 def _cycles_a_mac(entry: Entry) -> float:
-    return (entry.number_of("cycles") or 0.0) / (entry.number_of("macs") or 1.0)
+    """Over whole answers, where they were counted, else over a query and its first character; 0 where unknown."""
+    cycles, macs = entry.number_of("cycles_per_character") or entry.number_of("cycles"), entry.number_of("macs")
+    return cycles / macs if cycles and macs else 0.0

@@ -10,7 +10,6 @@ from bench_tests.harness.report.document import (
     NOTHING,
     Block,
     Cell,
-    Code,
     Column,
     Paragraph,
     Row,
@@ -154,13 +153,6 @@ def _data(material: Material) -> Iterable[Block]:
         "is a little too good. Weights that were not trained at the size are the nearest ones, or drawn at random."
     )
     yield Table("data", "Data and weights", columns, tuple(rows.values()), note)
-    for data in dict.fromkeys(group.data for group in material.groups if group.synthetic):
-        words = say(
-            "{data} is made up: its qualities show that a method kept what the model had learned, and nothing of how "
-            "good the model is on real data.",
-            data=Code(data),
-        )
-        yield Paragraph(words, kind="note")
     if any(group.data == "imagenette" for group in material.groups) and _knows_imagenet(material):
         yield Paragraph(say(
             "EfficientNet-Lite0's weights were trained on ImageNet, of which Imagenette is a part: the images of the "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from bench_tests.harness.report.digits import is_share
 from bench_tests.harness.report.document import Cell, Column, Row, Table
 from bench_tests.harness.report.material import Material
 
@@ -13,13 +16,23 @@ def metrics(material: Material) -> Table:
         Column(name, label, numeric=False)
         for name, label in (("metric", "metric"), ("unit", "unit"), ("what", "what it is"), ("why", "why it is there"))
     )
+    shares = {is_share(entry) for entry in material.entries if entry.quality is not None}
     rows = tuple(
-        Row(tuple(Cell(text, text) for text in texts)) for key, *texts in _METRICS if key == "" or key in names
+        Row(tuple(Cell(text, text) for text in (metric, _unit(key, unit, shares), *texts)))
+        for key, metric, unit, *texts in _METRICS
+        if key in names
     )
     return Table("metrics", "The metrics", columns, rows)
 
 
-# A key that a record must have, or none, then: metric, unit, what it is, why it is there.
+def _unit(key: str, unit: str, shares: Collection[bool]) -> str:
+    """Of a first quality that is no share, a loss for instance, not per cent or points."""
+    if key not in ("quality", "quality_drop") or False not in shares:
+        return unit
+    return f"{unit}; of a loss its own" if True in shares else "its own"
+
+
+# A key that a record must have, then: metric, unit, what it is, why it is there.
 _METRICS = (
     ("trimmed_mean_s", "mean", "ms", "time of a call, without the fastest and the slowest 10 % of the blocks",
      "what a caller waits for; trimmed, since other processes only ever add time"),
@@ -30,7 +43,7 @@ _METRICS = (
      "the question itself; in pairs, so that a busy machine does not decide it"),
     ("speedup_over_best_fp32", "x best fp32", "ratio", "over the fastest row that changes no number",
      "the honest gain of a lossy way: part of a speed-up over eager is to be had for nothing"),
-    ("quality", "quality", "%", "top-1 accuracy, ROC AUC or right next characters on test examples",
+    ("quality", "quality", "%", "top-1 accuracy, ROC AUC, right next characters or a metric of the workload's own",
      "a faster model that is worse answers another question"),
     ("quality_drop", "change", "points", "quality less the original's on the same examples, with its interval",
      "paired, it shows changes that two separate intervals would hide"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench_tests.harness.report.answers import commands
+from bench_tests.harness.record import ORIGINAL
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.answers.batches import curves_of
 from bench_tests.harness.report.answers.sizes import judged_sizes
 from bench_tests.harness.report.answers.verdicts import offers
 from bench_tests.harness.report.document import Code, Number, Sentence, joined, say
 from bench_tests.harness.report.material import Entry, Group, Material, fastest
 from bench_tests.harness.report.picks import best_lossless, cells, headline
-from bench_tests.harness.report.sections.profiles import WORDS, loads, possible
+from bench_tests.harness.report.profile_facts import WORDS, loads, possible
 from bench_tests.harness.report.wording import name, per_cent, speedup
 
 _IDLE = 0.05  # of the peak: a narrower type makes little of what is hardly used
@@ -48,7 +49,7 @@ def _recipes(material: Material, group: Group, best: Entry) -> Sentence:
     recipes = commands.other_recipes(group)
     if not recipes or group.in_cycles:
         return ()
-    command = Code(commands.measure(group, at=best, recipes=["original", *recipes], examples="all"))
+    command = Code(commands.measure(group, at=best, recipes=[ORIGINAL, *recipes], examples="all"))
     return say(
         "Methods: {why}{recipes} {were} not measured: {command}",
         why=_bounded(material, group, "compute", "memory"), recipes=", ".join(recipes), were=_were(recipes),

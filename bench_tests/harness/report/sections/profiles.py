@@ -1,14 +1,12 @@
 """Where a model's time goes, from its per-layer profile: bound by arithmetic, by memory or by overhead.
 
-A layer's roofline time is the longer of its FLOP at the measured peak and its bytes at the bandwidth of a copy; the
-bounds themselves were judged when the profile was taken (`bench_tests.harness.bottlenecks`).
+What its sentences and its table are computed from is in `report.profile_facts`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench_tests.harness.report.digits import significant
 from bench_tests.harness.report.document import (
@@ -27,8 +25,8 @@ from bench_tests.harness.report.document import (
 )  # fmt: skip
 from bench_tests.harness.report.material import Profile
 from bench_tests.harness.report.phrases import seconds, share
+from bench_tests.harness.report.profile_facts import WORDS, Load, families, loads, possible, roofline_s
 
-WORDS: Mapping[str, str] = {"compute": "arithmetic", "memory": "memory traffic", "overhead": "overhead"}
 _HEAVIEST = 6
 _COLUMNS = (
     Column("layer", "layer", numeric=False), Column("kind", "what it is", numeric=False),
@@ -36,64 +34,6 @@ _COLUMNS = (
     Column("flop_per_byte", "FLOP/byte"), Column("of_roofline_percent", "of the roofline"),
     Column("bound", "bound by", numeric=False), Column("take", "addressed by", numeric=False),
 )  # fmt: skip
-
-
-class Load(NamedTuple):
-    """All layers of one bound together."""
-
-    bound: str
-    share: float  # of the time
-    time_s: float
-    roofline_s: float
-    flop: float
-    operators: int
-
-
-def roofline_s(profile: Profile, row: Mapping[str, Any], faster: float = 1.0, smaller: float = 1.0) -> float:
-    """Seconds that the roofline allows a layer, with a peak that is higher and fewer bytes by these factors."""
-    peak, copy = float(profile.ceiling["peak_gflops"]) * faster, float(profile.ceiling["copy_gb_per_s"]) * smaller
-    return max(row["flop"] / peak, row["bytes_moved"] / copy) / 1e9 if peak > 0 and copy > 0 else 0.0
-
-
-def possible(profile: Profile, faster: float = 1.0, smaller: float = 1.0) -> float | None:
-    """How many times as fast the whole would be with every layer on its roofline; None where that is unknown."""
-    least_s = sum(roofline_s(profile, row, faster, smaller) for row in profile.rows)
-    return profile.total_s / least_s if least_s > 0 and profile.total_s > 0 else None
-
-
-def loads(profile: Profile) -> list[Load]:
-    """What each bound takes, the most first."""
-    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in profile.rows:
-        found[row["bound"]].append(row)
-    whole_s = sum(row["time_s"] for row in profile.rows)
-    if whole_s <= 0:
-        return []
-    sums = [
-        Load(
-            bound,
-            sum(row["time_s"] for row in rows) / whole_s,
-            sum(row["time_s"] for row in rows),
-            sum(roofline_s(profile, row) for row in rows),
-            sum(row["flop"] for row in rows),
-            sum(_whole(row.get("operators")) for row in rows),
-        )
-        for bound, rows in found.items()
-    ]
-    return sorted(sums, key=lambda load: -load.share)
-
-
-def _whole(value: object) -> int:
-    return int(value) if isinstance(value, int | float) else 0
-
-
-def families(profile: Profile) -> list[tuple[str, float]]:
-    """What kinds of layers take which share of the time, the most first."""
-    found: dict[str, float] = defaultdict(float)
-    whole_s = sum(row["time_s"] for row in profile.rows)
-    for row in profile.rows:
-        found[row["family"]] += row["time_s"] / whole_s if whole_s > 0 else 0.0
-    return sorted(found.items(), key=lambda item: -item[1])
 
 
 def place(profile: Profile) -> Sentence:

@@ -9,35 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench_tests.harness.record import ORIGINAL
+from bench_tests.harness.report import commands
 from bench_tests.harness.report.document import Block, Code, Listing, Paragraph, Section, joined, say
 from bench_tests.harness.report.material import Entry, Group, Material, StoredRun
 from bench_tests.harness.report.phrases import named
 from bench_tests.harness.report.sections.hyperparameters import commanded
 
-_BUILT_IN = ("digits", "imagenette", "synthetic_tones", "own_sentences")
 _FETCHED = {"imagenette": "imagenette", "speech": "speech"}
 _ABSOLUTE = re.compile(r"(?<![^,=])/(?:[^,/]+/)+([^,/]+)")
-_SHARED = {"kws_waveform": "kws", "kws_streaming": "kws", "tinychat_text": "tinychat"}  # weights are trained as these
-
-
-def data_options(data: str) -> list[str]:
-    """The options that choose a data set by the name that records give it; none where it is the usual one."""
-    subject, _, rest = data.partition("_")
-    if subject == "speech" and rest:
-        return ["--keyword", rest.split("_")[0]]
-    if data.startswith("folder"):
-        return ["--data", "folder", "--data-dir", "FOLDER"]
-    return ["--data", data] if data in _BUILT_IN else []
-
-
-def profile_command(group: Group) -> str:
-    """What supplies the per-layer profile of a group, at its largest size and smallest batch."""
-    words = [
-        "python", "-m", "bench_tests.profile", "--workload", group.workload, *data_options(group.data),
-        "--size", str(max(group.sizes)), "--batch", str(min(group.batches)), "--threads", str(group.threads),
-        "--json", "profile.json",
-    ]  # fmt: skip
-    return shlex.join(words)
 
 
 def repeating(material: Material) -> Section:
@@ -110,10 +89,7 @@ def _weights(material: Material) -> Iterable[Block]:
 def _training(group: Group) -> str:
     """The command that trains a group's weights; only images have several sizes."""
     own = {entry.size for entry in group.entries if entry.record.get("weights_own")}
-    sizes = [str(size) for size in sorted(own)]
-    words = ["python", "-m", "optim.train", "--workload", _SHARED.get(group.workload, group.workload)]
-    words += data_options(group.data) + (["--size", *sizes] if group.unit == "px" and sizes else [])
-    return shlex.join(words)
+    return commands.train(group, " ".join(map(str, sorted(own))) if group.unit == "px" else "")
 
 
 def _run(run: StoredRun, entries: Sequence[Entry]) -> Iterable[Block]:
@@ -163,31 +139,27 @@ def rebuilt(run: StoredRun, entries: Sequence[Entry]) -> str:
     if not entries:
         return ""
     asked = {name: value for name, value in run.asked_for.items() if value and value != "None"}
-    words = ["pytest", _experiment(entries)]
-    for name in ("workload", "backend", "precision", "size", "batch", "recipe"):
-        found = ",".join(dict.fromkeys(str(entry.record[name]) for entry in entries))
-        value = asked.get(name, found)
+    found = {
+        name: asked.get(name, ",".join(dict.fromkeys(str(entry.record[name]) for entry in entries)))
+        for name in ("workload", "backend", "precision", "size", "batch", "recipe")
+    }
+    first = entries[0].record
+    file = commands.experiment(
+        str(first["workload"]),
+        in_cycles=any(entry.record["clock"] == "cycles" for entry in entries),
+        with_recipes=any(entry.variant.recipe != ORIGINAL for entry in entries),
+    )
+    words = ["pytest", file, *commands.measured_subject(found.pop("workload"), str(first["data"]), run)]
+    for name, value in found.items():
         if name != "recipe" or value not in (ORIGINAL, "methods"):
             words += [f"--{name}", value]
-    words += data_options(str(entries[0].record["data"]))
-    words += ["--threads", str(entries[0].record["threads"])]
+    words += ["--threads", str(first["threads"])]
     examples = {int(count) for entry in entries if (count := entry.number_of("quality_examples")) is not None}
     if len(examples) == 1:
         words += ["--examples", str(examples.pop())]
     if any(entry.number_of("seed") for entry in entries):
         words += ["--seed", str(int(entries[0].number_of("seed") or 0))]
     return shlex.join([*words, "--benchmark-json", run.file.name])
-
-
-def _experiment(entries: Sequence[Entry]) -> str:
-    """The file of the experiment that measures a run's cases, as `bench_tests.harness.matrix` divides them."""
-    workload = str(entries[0].record["workload"])
-    if any(entry.record["clock"] == "cycles" for entry in entries):
-        return "bench_tests/test_firmware.py"
-    for prefix, file in (("kws_streaming", "streaming"), ("kws", "kws"), ("tinychat", "tinychat")):
-        if workload.startswith(prefix):
-            return f"bench_tests/test_{file}.py"
-    return "bench_tests" if all(e.variant.recipe == ORIGINAL for e in entries) else "bench_tests/test_methods.py"
 
 
 def _files(material: Material) -> list[str]:

@@ -35,7 +35,10 @@ def _slower_batches(group: Group) -> list[Sentence]:
     """Larger batches with fewer examples a second than the smallest one."""
     found = []
     for line in lines(group).values():
-        worst = min(line, key=lambda entry: entry.fps.value)
+        quiet = [entry for entry in line if not entry.disturbed]
+        if line[0] not in quiet:
+            continue
+        worst = min(quiet, key=lambda entry: entry.fps.value)
         if worst is not line[0] and spread_apart(worst, line[0]):
             found.append((worst.fps.value / line[0].fps.value, worst, line[0]))
     found.sort(key=lambda one: one[0])
@@ -109,7 +112,11 @@ def _better(group: Group) -> list[Sentence]:
     found = [offer.entry for offer in offers(headline(group)) if offer.entry.variant.recipe != ORIGINAL]
     better = [entry for entry in found if entry.drop is not None and entry.drop.high < 0]
     parts = [say("{name} {change}", name=name(entry.variant), change=change(entry) or "") for entry in better]
-    return _told("Better than the original they are compared with: {parts}.", parts)
+    return _told(
+        "Better than the original they are compared with: {parts}. Such a gain speaks of how each was trained, more "
+        "than of the method: with the same training the original may have it too.",
+        parts,
+    )
 
 
 def _above_theory(group: Group) -> list[Sentence]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench_tests.harness.report.digits import quality_text
 from bench_tests.harness.report.document import NOTHING, Cell, Column, Row, Table, say
+from bench_tests.harness.report.figures.epochs import epoch_rows
 from bench_tests.harness.report.material import Training
 from bench_tests.harness.report.phrases import seconds
 
@@ -44,9 +46,8 @@ def trainings_table(trainings: Sequence[Training]) -> Table:
 def _training_cells(training: Training, stage: str) -> Iterable[Cell]:
     """One stage of a training, which may have led to its weights in several; the test is of the last one."""
     config, epochs, last = training.config, training.stages.get(stage, ()), [stage, *training.stages][-1]
-    scores = [epoch.get(f"validation_{training.score}") for epoch in epochs]
-    known = [score for score in scores if score is not None]
-    best = max(known) if known and training.score else None
+    alone = replace(training, stages={stage: epochs})
+    best = next((row for row in epoch_rows(alone) if row["best"]), None)
     judged = training.facts.get(f"test_{training.score}", training.facts.get(training.score))
     lasted_s = sum(epoch.get("duration_s", 0.0) for epoch in epochs)
     name = training.name if stage == training.name else f"{training.name}: {stage}"
@@ -59,8 +60,8 @@ def _training_cells(training: Training, stage: str) -> Iterable[Cell]:
     for _, _, name in _TRAINING:
         yield _cell(config.get(name))
     yield _cell(len(epochs) or None)
-    yield _cell(scores.index(best) + 1 if best is not None else None)
-    yield _score(best, training.score)
+    yield _cell(best and best["of_stage"])
+    yield _score(best and best["score"], training.score)
     yield _score(judged if stage == last else None, training.score)
     yield Cell(seconds(lasted_s), lasted_s) if lasted_s else NOTHING
 

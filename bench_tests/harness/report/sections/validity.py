@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bench_tests.harness.record import ORIGINAL
 from bench_tests.harness.report.answers.worth import failures
 from bench_tests.harness.report.digits import digits, is_share
 from bench_tests.harness.report.document import Code, Number, Sentence, joined, plain, say
-from bench_tests.harness.report.material import Group, Material
+from bench_tests.harness.report.material import DISTURBED, Group, Material
 from bench_tests.harness.report.tables import describe
 from bench_tests.harness.report.wording import cut
 
@@ -18,7 +19,10 @@ def threats(group: Group) -> list[Sentence]:
         _data(group),
         _examples(group),
         _blocks(group),
+        _process(group),
+        _disturbed(group),
         _weights(group),
+        _enlarged(group),
         _seed(group),
         _clock(group),
         _failed(group),
@@ -64,6 +68,35 @@ def _changed_versions(material: Material) -> list[Sentence]:
         for package, versions in sorted(seen.items())
         if len(versions) > 1
     ]
+
+
+_IMAGENETTE_PX = 160  # of the edition that the loader reads
+
+
+def _enlarged(group: Group) -> Sentence:
+    larger = [size for size in group.sizes if size > _IMAGENETTE_PX]
+    if group.data != "imagenette" or group.unit != "px" or not larger:
+        return ()
+    return say(
+        "Imagenette's images have {own} px: at {larger} px they are enlarged, so that a larger size shows no more of "
+        "them.",
+        own=str(_IMAGENETTE_PX), larger=joined([(str(size),) for size in larger]),
+    )  # fmt: skip
+
+
+def _disturbed(group: Group) -> Sentence:
+    """Records during which the machine was at other work: what their intervals do not know."""
+    found = [entry for entry in group.entries if entry.disturbed]
+    if not found:
+        return ()
+    worst = max(found, key=lambda entry: abs(entry.disturbance))
+    return say(
+        "Beside {count} of {all} cases PyTorch itself ran more than {limit} off its median of the size and batch, at "
+        "most {most} ({case}): the machine was at other work, which no interval covers. They are named the fastest "
+        "only where nothing else was measured; on an idle machine the run's own command repeats them.",
+        count=str(len(found)), all=str(len(group.entries)), limit=f"{DISTURBED:.0%}".replace("%", " %"),
+        most=Number(f"{100 * worst.disturbance:+.0f} %", worst.number), case=Code(cut(worst.case)),
+    )  # fmt: skip
 
 
 def _data(group: Group) -> Sentence:
@@ -137,7 +170,7 @@ def _seed(group: Group) -> Sentence:
     seeds = {entry.record["seed"] for entry in group.entries if "seed" in entry.record}
     if len(seeds) != 1:
         return ()
-    trained = any(entry.variant.recipe != "original" for entry in group.entries)
+    trained = any(entry.variant.recipe != ORIGINAL for entry in group.entries)
     more = " A recipe that trains may end a little otherwise with another seed." if trained else ""
     return say(
         "One seed ({seed}) made the inputs and the order of blocks.{more}", seed=cut(str(seeds.pop())), more=more
