@@ -211,15 +211,20 @@ def _elsewhere(group: Group, found: Sequence[Offer]) -> list[Sentence]:
             ]
             told.append(
                 say(
-                    "Not so everywhere: in {n} of {others} other sizes and batches {label} is not shown to be faster "
-                    "than the best lossless row: {parts}.",
-                    n=str(len(slower)), others=str(len(others)), label=label, parts=joined(parts),
+                    "Not so everywhere: in {n} of {others} {label} is not shown to be faster than the best lossless "
+                    "row: {parts}.",
+                    n=str(len(slower)), others=_places(others), label=label, parts=joined(parts),
                 )
             )  # fmt: skip
         elif others:
-            words = "{label} is faster than the best lossless row at all {others} other sizes and batches too."
-            told.append(say(words, label=label, others=str(len(others))))
+            where = f"all {_places(others)}" if len(others) > 1 else "the one other size and batch"
+            words = "On its fastest backend {label} beats the best lossless row at {where} too."
+            told.append(say(words, label=label, where=where))
     return told
+
+
+def _places(others: Sequence[object]) -> str:
+    return f"{len(others)} other sizes and batches" if len(others) > 1 else "one other size and batch"
 
 
 def failures(group: Group) -> list[tuple[str, str]]:

@@ -68,7 +68,7 @@ def _note(shown: Sweep, bands: str) -> Sentence:
     words = f"{bands}."
     if len(shown.choices) > 1:
         several = "batches" if shown.across == "batch" else "sizes"
-        words += f" In the page, {len(shown.choices)} {several} can be chosen from."
+        words += f" In the page, {len(shown.choices)} {several} can be chosen from; the heading speaks of this one."
     left_out = len(shown.group.variants) - len(shown.variants)
     if left_out:
         words += (

@@ -110,7 +110,7 @@ def _history_words(histories: Mapping[str, Sequence[Entry]], series: Mapping[str
     drawn = [case for case in series if case in changed] or list(series)
     most = max(drawn, key=lambda case: abs(math.log(ends[case][1].speedup.value / ends[case][0].speedup.value)))
     finding = f"{cut(series[most])} from {speedup(ends[most][0]).text} to {speedup(ends[most][1]).text}"
-    beyond = "changed by more than the intervals of its speed-up"
+    beyond = f"changed by more than the intervals of {'its speed-up' if len(histories) == 1 else 'their speed-ups'}"
     if len(histories) == 1:
         what = f"the only case {beyond if changed else beyond.replace('changed', 'did not change')}"
     else:
