@@ -232,20 +232,21 @@ def summary_table(material: Material) -> Table:
                 (
                     Cell(words, words),
                     Cell(best.variant.label, best.variant.label),
-                    Cell(f"{best.size} {group.unit}, batch {best.batch}", f"{best.size}, {best.batch}"),
-                    Cell(significant(1e3 * best.call_s), 1e3 * best.call_s),
                     _speedup(best),
-                    _quality(best),
                     _change(best),
+                    Cell(significant(1e3 * best.call_s), 1e3 * best.call_s),
                     Cell(significant(megabytes, 3), megabytes),
+                    _quality(best),
+                    Cell(f"{best.size} {group.unit}, batch {best.batch}", f"{best.size}, {best.batch}"),
                 ),
                 best.number,
             )
         )
     columns = (
         Column("group", "what", numeric=False), Column("fastest", "fastest", numeric=False),
-        Column("place", "at", numeric=False), Column("mean_ms", "mean, ms"), Column("speedup", "x reference [95 %]"),
-        Column("quality", "quality"), Column("quality_change", "change [95 %]"), Column("size_mb", "size, MB"),
+        Column("speedup", "x reference [95 %]"), Column("quality_change", "change [95 %]"),
+        Column("mean_ms", "mean, ms"),
+        Column("size_mb", "size, MB"), Column("quality", "quality"), Column("place", "at", numeric=False),
     )  # fmt: skip
     note = say(
         "The reference is PyTorch eager fp32 of the original model, and in clock cycles the plain engine with the full "
