@@ -188,3 +188,9 @@ def test_bands_hold_their_estimate(tmp_path):
         assert entry.fps.low <= entry.fps.value <= entry.fps.high
         assert entry.speedup.low <= entry.speedup.value <= entry.speedup.high
         assert entry.drop.low <= entry.drop.value <= entry.drop.high
+
+
+@pytest.mark.parametrize("told", ["[" * 100_000, "[1]", '{"steps": 5}', "not JSON", '{"steps": [3]}'])
+def test_what_a_record_says_of_its_recipe_may_be_anything(tmp_path, told):
+    (entry,) = stored.material(tmp_path, stored.run([stored.record(recipe_steps=told)])).entries
+    assert entry.steps == []

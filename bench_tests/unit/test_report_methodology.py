@@ -13,12 +13,13 @@ from bench_tests.harness import parity
 from bench_tests.harness.report.document import Cite, Items, Listing, plain
 from bench_tests.harness.report.load import read
 from bench_tests.harness.report.material import Material
-from bench_tests.harness.report.phrases import differences, ranged, seconds, share
+from bench_tests.harness.report.phrases import differences, ranged, share
 from bench_tests.harness.report.sections import checking, hardware
 from bench_tests.harness.report.sections.methodology import methodology
 from bench_tests.harness.report.sections.methods import MODULES, docstring, papers
 from bench_tests.harness.report.sections.repeating import portable, rebuilt
 from bench_tests.harness.report.sections.sources import ARXIV, sources
+from bench_tests.harness.report.wording import duration
 from bench_tests.unit.stored import material, matrix, record, run, write
 from bench_tests.unit.test_report_introduction import HOSTILE, blocks, hostile, sparse, step, table, text
 
@@ -309,7 +310,7 @@ def test_differences_hold_every_setting_of_every_thing_once(things):
 
 @given(st.floats(1e-9, 1e4))
 def test_times_keep_their_value(value):
-    number, unit = seconds(value).split(" ")
+    number, unit = duration(value).split(" ")
     assert float(number.replace(",", "")) * {"s": 1, "ms": 1e-3, "us": 1e-6}[unit] == pytest.approx(value, rel=0.006)
 
 

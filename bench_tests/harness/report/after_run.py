@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from bench_tests.harness.report.answers.needs import parse_need
-from bench_tests.harness.report.assemble import assemble, write
-from bench_tests.harness.report.load import read
 from models.errors import SpeedproofError
 from models.files import check_writable, save_json
 
@@ -37,6 +34,8 @@ def check_options(option: argparse.Namespace) -> None:
             "--report: nothing is timed in this run, so there is nothing to report; leave out --benchmark-disable, "
             "--benchmark-skip and -n"
         )
+    from bench_tests.harness.report.answers.needs import parse_need
+
     for text in option.need:
         parse_need(text)
     if option.report.exists() and not option.report.is_dir():
@@ -46,6 +45,11 @@ def check_options(option: argparse.Namespace) -> None:
 
 def report_run(config: pytest.Config) -> str:
     """Write the report, and return what to say of it."""
+    # Here, so that a run of pytest without a report does not pay for loading what draws and sets one.
+    from bench_tests.harness.report.answers.needs import parse_need
+    from bench_tests.harness.report.assemble import assemble, write
+    from bench_tests.harness.report.load import read
+
     option, benchmarks = config.option, config._benchmarksession  # type: ignore[attr-defined]
     content = stored(config, benchmarks)
     if not content["benchmarks"] and not content["not_measured"]:

@@ -14,6 +14,7 @@ from bench_tests.harness.report.forms.markdown import markdown
 from bench_tests.harness.report.forms.pdf import pdf
 from bench_tests.harness.report.forms.pictures import png
 from bench_tests.harness.report.material import Material
+from bench_tests.harness.report.phrases import counted
 from bench_tests.harness.report.sections.conclusion import conclusion
 from bench_tests.harness.report.sections.discussion import discussion
 from bench_tests.harness.report.sections.introduction import introduction
@@ -59,16 +60,12 @@ def _lead(material: Material) -> Sentence:
     return say(
         "{cases} measured and {missing} without a number, from {runs} on {machines}{between}.{checked}",
         checked=_CHECKED if material.entries else "",
-        cases=_count(len(material.entries), "case"),
+        cases=counted(len(material.entries), "case"),
         missing=str(missing),
-        runs=_count(len(material.runs), "run"),
-        machines=_count(len(machines), "machine"),
+        runs=counted(len(material.runs), "run"),
+        machines=counted(len(machines), "machine"),
         between=between,
     )
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _in_short(material: Material, needs: Sequence[Need]) -> Section:

@@ -157,13 +157,19 @@ class Entry:
         return self.variant.recipe == ORIGINAL and self.variant.precision == "fp32"
 
     @property
+    def recipe_made(self) -> Mapping[str, Any]:
+        """What the record says of how its recipe was made: student, teacher, file, steps; empty where it is silent."""
+        try:
+            told = json.loads(self.text_of("recipe_steps") or "{}")
+        except (ValueError, RecursionError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    @property
     def steps(self) -> list[dict[str, Any]]:
         """The methods of its recipe with their configs, in order; empty for the original."""
-        try:
-            steps = json.loads(self.text_of("recipe_steps") or "{}").get("steps", [])
-            return [dict(step) for step in steps]
-        except (ValueError, AttributeError, TypeError):
-            return []
+        steps = self.recipe_made.get("steps")
+        return [dict(step) for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
 @dataclass(frozen=True)

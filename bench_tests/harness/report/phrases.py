@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench_tests.harness.report.digits import significant
 from bench_tests.harness.report.document import Cell, Code, Column, Row, Sentence, Table, joined
 from bench_tests.harness.report.wording import cut
 
@@ -32,12 +31,6 @@ def share(value: float) -> str:
     if value >= 0.0995 or value == 0:
         return f"{100 * value:.0f} %"
     return f"{100 * value:.2g} %" if value >= 1e-4 else "under 0.01 %"
-
-
-def seconds(value: float) -> str:
-    """A time in the unit that suits it."""
-    unit, factor = ("s", 1.0) if value >= 1 else ("ms", 1e3) if value >= 1e-3 else ("us", 1e6)
-    return f"{significant(value * factor, 3)} {unit}"
 
 
 def named(names: Iterable[str], most: int = 8) -> Sentence:

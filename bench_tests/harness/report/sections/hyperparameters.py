@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -56,19 +55,11 @@ def followed(material: Material) -> list[Followed]:
         for entry in group.entries:
             key = group.workload, entry.variant.recipe
             if entry.variant.recipe != ORIGINAL and key not in found:
-                told = _told(entry)
+                told = entry.recipe_made
                 student, teacher, file = (str(told.get(name) or "") for name in ("student", "teacher", "file"))
                 made = commands.get(entry.variant.recipe, ())
                 found[key] = Followed(*key, tuple(entry.steps), student, teacher, file, made, entry)
     return list(found.values())
-
-
-def _told(entry: Entry) -> Mapping[str, Any]:
-    try:
-        told = json.loads(entry.text_of("recipe_steps") or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _commanded(training: Training) -> tuple[str, ...]:

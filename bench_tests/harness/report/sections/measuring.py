@@ -15,8 +15,9 @@ from bench_tests.harness.report.document import (
     say,
 )  # fmt: skip
 from bench_tests.harness.report.material import Material
-from bench_tests.harness.report.phrases import counted, ranged, seconds
+from bench_tests.harness.report.phrases import counted, ranged
 from bench_tests.harness.report.sections.checking import Entries, coverage, numbers, parity, quality, real_and_random
+from bench_tests.harness.report.wording import duration
 
 
 def measuring(material: Material) -> Section:
@@ -78,8 +79,8 @@ def _time(entries: Entries) -> Iterable[Block]:
         yield Paragraph(say(
             "All timed calls of these {cases} together took {timed}, warming them {warmed}, building {built} and "
             "checking {checked}.",
-            cases=counted(len(entries), "case"), timed=seconds(timed), warmed=seconds(warmed),
-            built=seconds(built), checked=seconds(checked),
+            cases=counted(len(entries), "case"), timed=duration(timed), warmed=duration(warmed),
+            built=duration(built), checked=duration(checked),
         ))  # fmt: skip
 
 

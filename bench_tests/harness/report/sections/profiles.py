@@ -24,8 +24,9 @@ from bench_tests.harness.report.document import (
     say,
 )  # fmt: skip
 from bench_tests.harness.report.material import Profile
-from bench_tests.harness.report.phrases import seconds, share
+from bench_tests.harness.report.phrases import share
 from bench_tests.harness.report.profile_facts import WORDS, Load, families, loads, possible, roofline_s
+from bench_tests.harness.report.wording import duration
 
 _HEAVIEST = 6
 _COLUMNS = (
@@ -56,7 +57,7 @@ def bottlenecks(profile: Profile, number: int) -> list[Block]:
     sentence = say(
         "A call of {place}, takes {time} in PyTorch eager fp32. {main}. By the kinds of layers: {kinds}.",
         place=place(profile),
-        time=seconds(profile.total_s),
+        time=duration(profile.total_s),
         main=joined(
             [
                 say(
@@ -80,7 +81,7 @@ def _sized(value: float) -> str:
 def _reading(first: Load) -> Sentence:
     """What the heaviest class tells."""
     if first.bound == "overhead":
-        each = f", {seconds(first.time_s / first.operators)} each" if first.operators else ""
+        each = f", {duration(first.time_s / first.operators)} each" if first.operators else ""
         return say(
             "Arithmetic and bytes explain {explained} of the time in that class: the rest is calling "
             "{operators} operators{each}, so that doing less in each of them will not help, and calling fewer will. ",
@@ -110,7 +111,7 @@ def _allowed(profile: Profile) -> Sentence:
         "{limit} times as fast. More than that takes less arithmetic, a cheaper kind of it, or fewer bytes.",
         peak=significant(float(profile.ceiling["peak_gflops"]), 3),
         copy=significant(float(profile.ceiling["copy_gb_per_s"]), 3),
-        time=seconds(profile.total_s / limit),
+        time=duration(profile.total_s / limit),
         limit=significant(limit, 2),
     )
 

@@ -10,7 +10,7 @@ from bench_tests.harness.report.digits import quality_text
 from bench_tests.harness.report.document import NOTHING, Cell, Column, Row, Table, say
 from bench_tests.harness.report.figures.epochs import epoch_rows
 from bench_tests.harness.report.material import Training
-from bench_tests.harness.report.phrases import seconds
+from bench_tests.harness.report.wording import duration
 
 # Column, what it is called, and where it stands in a training's config.
 _TRAINING = (
@@ -63,7 +63,7 @@ def _training_cells(training: Training, stage: str) -> Iterable[Cell]:
     yield _cell(best and best["of_stage"])
     yield _score(best and best["score"], training.score)
     yield _score(judged if stage == last else None, training.score)
-    yield Cell(seconds(lasted_s), lasted_s) if lasted_s else NOTHING
+    yield Cell(duration(lasted_s), lasted_s) if lasted_s else NOTHING
 
 
 def _cell(value: Any) -> Cell:
