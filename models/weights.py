@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -19,9 +19,6 @@ from torch import Tensor, nn
 
 from models.errors import SpeedproofError
 from models.files import first_line, save
-
-if TYPE_CHECKING:
-    pass
 
 WEIGHTS_DIR = Path("weights")
 
